@@ -40,9 +40,9 @@ RandomStream::RandomStream(uint64_t seed, RandomPurpose purpose, uint64_t index)
 }
 
 uint64_t RandomStream::bits(uint64_t element) const {
-  const auto r = philox({static_cast<uint32_t>(element), static_cast<uint32_t>(element >> 32),
-                         high_[0], high_[1]},
-                        key_);
+  const auto r = philox(
+      {static_cast<uint32_t>(element), static_cast<uint32_t>(element >> 32), high_[0], high_[1]},
+      key_);
   return uint64_t{r[0]} << 32 | r[1];
 }
 
@@ -52,9 +52,9 @@ double RandomStream::uniform(uint64_t element) const {
 }
 
 double RandomStream::normal(uint64_t element) const {
-  const auto r = philox({static_cast<uint32_t>(element), static_cast<uint32_t>(element >> 32),
-                         high_[0], high_[1]},
-                        key_);
+  const auto r = philox(
+      {static_cast<uint32_t>(element), static_cast<uint32_t>(element >> 32), high_[0], high_[1]},
+      key_);
   const double radius = std::sqrt(-2.0 * std::log1p(-to_unit(r[0], r[1])));
   return radius * std::cos(2.0 * std::numbers::pi * to_unit(r[2], r[3]));
 }

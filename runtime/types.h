@@ -1,0 +1,65 @@
+// The vocabulary of the graph: element types, shapes, mesh axes and placements. Plain data.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace caravan {
+
+enum class DType : uint8_t { f32, bf16, i32 };
+
+int64_t size_bytes(DType dtype);
+std::string_view name(DType dtype);        // "f32"
+DType parse_dtype(std::string_view name);  // internal error when unknown
+
+using Shape = std::vector<int64_t>;  // row-major; {} is a scalar
+
+int64_t num_elements(const Shape& shape);
+std::string to_string(const Shape& shape);  // "[8,16]"
+
+// An axis of the mesh of processes (a *dim* is one of a tensor). Every parallelism is an axis.
+enum class Axis : uint8_t { dp, ep, tp };
+inline constexpr int kNumAxes = 3;
+inline constexpr std::array<Axis, kNumAxes> kAxes = {Axis::dp, Axis::ep, Axis::tp};
+std::string_view name(Axis axis);
+
+// How a tensor lies along one axis of the mesh.
+struct AxisPlacement {
+  enum class Kind : uint8_t {
+    replicate,  // every rank of the axis holds all of it
+    shard,      // rank i holds the i-th equal part along `dim`
+    partial,    // the tensor is the sum of what the ranks hold
+  };
+  Kind kind = Kind::replicate;
+  int8_t dim = 0;  // for shard
+
+  bool operator==(const AxisPlacement&) const = default;
+};
+inline constexpr AxisPlacement kReplicate{};
+inline constexpr AxisPlacement kPartial{AxisPlacement::Kind::partial, 0};
+constexpr AxisPlacement shard(int dim) {
+  return {AxisPlacement::Kind::shard, static_cast<int8_t>(dim)};
+}
+std::string to_string(AxisPlacement placement);  // "R", "S(0)", "P"
+
+// How a tensor lies on the whole mesh: one entry per axis, replicated unless said otherwise.
+class Placement {
+ public:
+  AxisPlacement& operator[](Axis axis) { return axes_[static_cast<size_t>(axis)]; }
+  AxisPlacement operator[](Axis axis) const { return axes_[static_cast<size_t>(axis)]; }
+  Placement with(Axis axis, AxisPlacement placement) const;
+  bool operator==(const Placement&) const = default;
+
+ private:
+  std::array<AxisPlacement, kNumAxes> axes_{};
+};
+std::string to_string(const Placement& placement);  // "S(0)@dp P@tp", "" when replicated
+
+// "1.5 GiB", "640 KiB", "12 B".
+std::string format_bytes(int64_t bytes);
+
+}  // namespace caravan
