@@ -31,10 +31,11 @@ std::string_view name(DType dtype) {
 }
 
 DType parse_dtype(std::string_view text) {
-  for (const DType dtype : {DType::f32, DType::bf16, DType::i32}) {
+  for (const DType dtype : kDTypes) {
     if (text == name(dtype)) return dtype;
   }
-  throw internal_error(absl::StrCat("unknown dtype '", text, "'"));
+  const std::string message = absl::StrCat("unknown dtype '", text, "'");
+  throw internal_error(message);
 }
 
 int64_t num_elements(const Shape& shape) {

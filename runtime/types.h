@@ -11,6 +11,7 @@
 namespace caravan {
 
 enum class DType : uint8_t { f32, bf16, i32 };
+inline constexpr std::array<DType, 3> kDTypes = {DType::f32, DType::bf16, DType::i32};
 
 int64_t size_bytes(DType dtype);
 std::string_view name(DType dtype);        // "f32"
