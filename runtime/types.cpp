@@ -1,6 +1,5 @@
 #include "runtime/types.h"
 
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "runtime/error.h"
 
@@ -34,8 +33,7 @@ DType parse_dtype(std::string_view text) {
   for (const DType dtype : kDTypes) {
     if (text == name(dtype)) return dtype;
   }
-  const std::string message = absl::StrCat("unknown dtype '", text, "'");
-  throw internal_error(message);
+  throw internal_error(absl::StrFormat("unknown dtype '%s'", text));
 }
 
 int64_t num_elements(const Shape& shape) {
@@ -44,9 +42,7 @@ int64_t num_elements(const Shape& shape) {
   return count;
 }
 
-std::string to_string(const Shape& shape) {
-  return absl::StrCat("[", absl::StrJoin(shape, ","), "]");
-}
+std::string to_string(const Shape& shape) { return "[" + absl::StrJoin(shape, ",") + "]"; }
 
 std::string_view name(Axis axis) {
   switch (axis) {
@@ -65,7 +61,7 @@ std::string to_string(AxisPlacement placement) {
     case AxisPlacement::Kind::replicate:
       return "R";
     case AxisPlacement::Kind::shard:
-      return absl::StrCat("S(", static_cast<int>(placement.dim), ")");
+      return absl::StrFormat("S(%d)", placement.dim);
     case AxisPlacement::Kind::partial:
       return "P";
   }
@@ -82,7 +78,8 @@ std::string to_string(const Placement& placement) {
   std::string text;
   for (const Axis axis : kAxes) {
     if (placement[axis] == kReplicate) continue;
-    absl::StrAppend(&text, text.empty() ? "" : " ", to_string(placement[axis]), "@", name(axis));
+    text +=
+        absl::StrFormat("%s%s@%s", text.empty() ? "" : " ", to_string(placement[axis]), name(axis));
   }
   return text;
 }
