@@ -1,0 +1,51 @@
+// The numbers that define a model, with the key names of Hugging Face's config.json. Plain data:
+// what the numbers build is in the file of the family, how they are read in
+// launch/config_schema.cpp.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+namespace caravan {
+
+enum class ModelFamily : uint8_t { llama };
+
+// The rope_scaling of type llama3 (Llama 3.1): long wavelengths are divided by `factor`.
+struct RopeScaling {
+  double factor = 8.0;
+  double low_freq_factor = 1.0;
+  double high_freq_factor = 4.0;
+  int64_t original_max_position_embeddings = 8192;
+
+  bool operator==(const RopeScaling&) const = default;
+};
+
+struct ModelConfig {
+  ModelFamily family = ModelFamily::llama;
+  int64_t vocab_size = 0;  // 0: not given, the vocabulary of the data
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t num_hidden_layers = 0;
+  int64_t num_attention_heads = 0;
+  int64_t num_key_value_heads = 0;  // 0: not given, see with_derived_sizes
+  int64_t head_dim = 0;             // 0: not given, see with_derived_sizes
+  int64_t max_position_embeddings = 2048;
+  double initializer_range = 0.02;
+  double rms_norm_eps = 1e-5;
+  bool tie_word_embeddings = false;
+  double rope_theta = 10000.0;
+  std::optional<RopeScaling> rope_scaling;
+  bool attention_bias = false;  // on q, k, v and o
+  bool mlp_bias = false;        // on gate, up and down
+
+  bool operator==(const ModelConfig&) const = default;
+};
+
+// Throws a config error, one line with all numbers and the fix, when no model can have these sizes.
+void validate(const ModelConfig& config);
+
+// Fills in what the family derives when it is not given: num_key_value_heads = num_attention_heads
+// and head_dim = hidden_size / num_attention_heads. Validates first.
+ModelConfig with_derived_sizes(const ModelConfig& config);
+
+}  // namespace caravan
