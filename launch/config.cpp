@@ -1,0 +1,120 @@
+// Loading, the rules between keys, and writing back.
+#include "launch/config.h"
+
+#include <algorithm>
+
+#include "launch/config_schema.h"
+#include "runtime/error.h"
+#include "runtime/rng.h"
+
+namespace caravan {
+namespace {
+
+Config read_config(YamlNode root, std::span<const std::string> overrides) {
+  for (const std::string& assignment : overrides) apply_override(root, assignment);
+  const Keys<Config> keys = config_keys();
+  std::vector<std::string> all_paths;
+  for (const KeyInfo& info : describe_keys(keys)) all_paths.push_back(info.path);
+  Config config;
+  read_section(keys, root, {"", all_paths}, config);
+  config.model = with_derived_sizes(config.model);
+  return config;
+}
+
+void validate_batch(const Config& config, int64_t dp) {
+  const int64_t global = config.train.global_batch_size;
+  const int64_t micro = config.train.micro_batch_size;
+  const int64_t unit = micro * dp;
+  if (global % unit == 0) return;
+  const int64_t below = global / unit * unit;
+  const std::string fix =
+      below == 0 ? absl::StrFormat("%d", unit) : absl::StrFormat("%d or %d", below, below + unit);
+  throw config_error(absl::StrFormat(
+      "train.global_batch_size %d is not divisible by train.micro_batch_size %d x parallel.dp %d "
+      "= %d; use train.global_batch_size=%s",
+      global, micro, dp, unit, fix));
+}
+
+void validate_schedule(const Config& config) {
+  const OptimizerConfig& optimizer = config.optimizer;
+  const bool is_wsd = optimizer.lr_scheduler_type == LrSchedulerType::wsd;
+  if (is_wsd && (optimizer.decay_steps < 1 || optimizer.decay_steps > config.train.max_steps)) {
+    throw config_error(
+        absl::StrFormat("optimizer.lr_scheduler_type is wsd and optimizer.decay_steps is %d; "
+                        "give 1 to train.max_steps %d",
+                        optimizer.decay_steps, config.train.max_steps));
+  }
+  if (!is_wsd && optimizer.decay_steps > 0) {
+    throw config_error(absl::StrFormat(
+        "optimizer.decay_steps is %d, but only lr_scheduler_type wsd has it; remove it",
+        optimizer.decay_steps));
+  }
+}
+
+void validate_data(const Config& config) {
+  if (config.data.sequence_len > config.model.max_position_embeddings) {
+    throw config_error(absl::StrFormat(
+        "data.sequence_len %d is longer than model.max_position_embeddings %d; raise the latter",
+        config.data.sequence_len, config.model.max_position_embeddings));
+  }
+  if (config.train.eval_steps > 0 && config.data.validation.empty()) {
+    throw config_error(absl::StrFormat(
+        "train.eval_steps is %d, but there is no data.validation; give its path, or eval_steps=0",
+        config.train.eval_steps));
+  }
+}
+
+}  // namespace
+
+Config parse_config(std::string_view text, const std::string& name,
+                    std::span<const std::string> overrides) {
+  return read_config(parse_yaml(text, name), overrides);
+}
+
+Config load_config(const std::string& path, std::span<const std::string> overrides) {
+  return read_config(load_yaml(path), overrides);
+}
+
+int64_t data_parallel_size(const Config& config, int world_size) {
+  const int64_t dp = config.parallel.dp.value_or(world_size);
+  if (dp != world_size) {
+    throw config_error(absl::StrFormat(
+        "parallel.dp is %d, but there are %d processes; start with mpirun -n %d, or use "
+        "parallel.dp=auto",
+        dp, world_size, dp));
+  }
+  return dp;
+}
+
+int64_t accumulation_steps(const Config& config, int world_size) {
+  const int64_t dp = data_parallel_size(config, world_size);
+  validate_batch(config, dp);
+  return config.train.global_batch_size / (config.train.micro_batch_size * dp);
+}
+
+void validate(const Config& config, int world_size) {
+  validate(config.model);
+  validate_data(config);
+  validate_schedule(config);
+  validate_batch(config, data_parallel_size(config, world_size));
+}
+
+std::string to_yaml(const Config& config) {
+  return emit_yaml(write_section(config_keys(), config));
+}
+
+std::string config_hash(const Config& config) {
+  return absl::StrFormat("%016x", stable_hash(to_yaml(config)));
+}
+
+std::string config_reference() {
+  std::string text;
+  for (const KeyInfo& info : describe_keys(config_keys())) {
+    const std::string value =
+        info.default_value.empty() ? "" : absl::StrFormat(" [%s]", info.default_value);
+    text += absl::StrFormat("%-48s %s%s\n    %s\n", info.path, info.words, value, info.help);
+  }
+  return text;
+}
+
+}  // namespace caravan

@@ -1,0 +1,150 @@
+// What a run is told: one plain struct per section of the YAML file. The keys, their ranges and
+// their help stand in launch/config_schema.cpp; this file has the values and their defaults.
+// Config is passed to whoever needs it and never changes once it is loaded.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "models/config.h"
+#include "runtime/types.h"
+
+namespace caravan {
+
+struct DataSource {
+  std::string path;
+  double weight = 1.0;  // share of the samples, relative to the other sources
+
+  bool operator==(const DataSource&) const = default;
+};
+
+struct DataConfig {
+  std::vector<DataSource> train;
+  std::string validation;  // empty: no evaluation
+  int64_t sequence_len = 0;
+  bool attend_across_documents = false;
+
+  bool operator==(const DataConfig&) const = default;
+};
+
+struct TrainConfig {
+  int64_t max_steps = 0;
+  int64_t micro_batch_size = 0;   // sequences per rank and micro step
+  int64_t global_batch_size = 0;  // sequences per step, over all ranks
+  int64_t seed = 1;
+  int64_t eval_steps = 0;    // 0: no evaluation while training
+  int64_t eval_batches = 0;  // 0: all of the validation data
+
+  bool operator==(const TrainConfig&) const = default;
+};
+
+enum class OptimizerName : uint8_t { adamw };
+enum class LrSchedulerType : uint8_t { constant, linear, cosine, wsd };
+
+struct OptimizerConfig {
+  OptimizerName name = OptimizerName::adamw;
+  double learning_rate = 0;
+  double weight_decay = 0.1;
+  double adam_beta1 = 0.9;
+  double adam_beta2 = 0.95;
+  double adam_epsilon = 1e-8;
+  double max_grad_norm = 1.0;  // 0: no clipping
+  LrSchedulerType lr_scheduler_type = LrSchedulerType::cosine;
+  int64_t warmup_steps = 0;
+  double min_lr_ratio = 0.1;  // of learning_rate, at the end
+  int64_t decay_steps = 0;    // wsd: the last steps, in which the rate falls
+
+  bool operator==(const OptimizerConfig&) const = default;
+};
+
+struct ParallelConfig {
+  std::optional<int64_t> dp;  // absent: auto, the number of processes
+  int64_t zero = 0;
+  int64_t bucket_bytes = 16 << 20;
+
+  bool operator==(const ParallelConfig&) const = default;
+};
+
+enum class DeviceKind : uint8_t { cpu };
+
+struct RuntimeConfig {
+  DeviceKind device = DeviceKind::cpu;
+  DType dtype = DType::f32;
+  std::optional<int64_t> memory_limit;  // bytes per rank; absent: auto
+  std::optional<int64_t> threads;       // per rank; absent: auto
+  bool keep_all = false;                // no reuse of memory, to look for errors
+  bool overlap = true;                  // communication beside compute
+
+  bool operator==(const RuntimeConfig&) const = default;
+};
+
+struct ResumeFrom {
+  enum class Kind : uint8_t { automatic, never, path };
+  Kind kind = Kind::automatic;
+  std::string path;  // for Kind::path
+
+  bool operator==(const ResumeFrom&) const = default;
+};
+
+struct CheckpointConfig {
+  int64_t save_steps = 0;        // 0: only at the end
+  int64_t save_total_limit = 3;  // the newest that are kept
+  ResumeFrom resume_from_checkpoint;
+
+  bool operator==(const CheckpointConfig&) const = default;
+};
+
+enum class ReportFormat : uint8_t { jsonl };
+
+struct LogConfig {
+  int64_t logging_steps = 10;
+  std::vector<ReportFormat> report_to = {ReportFormat::jsonl};
+
+  bool operator==(const LogConfig&) const = default;
+};
+
+struct Config {
+  std::string output_dir;
+  ModelConfig model;
+  DataConfig data;
+  TrainConfig train;
+  OptimizerConfig optimizer;
+  ParallelConfig parallel;
+  RuntimeConfig runtime;
+  CheckpointConfig checkpoint;
+  LogConfig log;
+
+  bool operator==(const Config&) const = default;
+};
+
+// Reads a file, applies overrides ("train.max_steps=100") and checks every key; sizes of the model
+// that are derived from others are filled in. Throws a config error: file:line:column, what, fix.
+Config load_config(const std::string& path, std::span<const std::string> overrides = {});
+
+// The same from text; `name` begins the places in messages.
+Config parse_config(std::string_view text, const std::string& name,
+                    std::span<const std::string> overrides = {});
+
+// What needs more than one key, and the number of processes. Throws a config error.
+void validate(const Config& config, int world_size);
+
+// dp with `auto` resolved: world_size. Throws a config error when they disagree.
+int64_t data_parallel_size(const Config& config, int world_size);
+
+// Micro steps per step on every rank: global_batch_size / (micro_batch_size * dp).
+int64_t accumulation_steps(const Config& config, int world_size);
+
+// The effective configuration: every key with its value. parse_config reads it back as the same.
+std::string to_yaml(const Config& config);
+
+// 16 hexadecimal digits that differ when any value differs.
+std::string config_hash(const Config& config);
+
+// Every key: path, what it takes, default, meaning. For people.
+std::string config_reference();
+
+}  // namespace caravan

@@ -1,0 +1,199 @@
+// Every key of a configuration: one line each. To add one, add the member to the struct in
+// launch/config.h (its initialiser is the default) and a line here.
+#include "launch/config_schema.h"
+
+namespace caravan {
+namespace {
+
+Keys<RopeScaling> rope_scaling_keys();
+
+Keys<ModelConfig> model_keys() {
+  using C = ModelConfig;
+  return {
+      key("family", &C::family, choice<ModelFamily>({{"llama", ModelFamily::llama}}),
+          "architecture"),
+      optional_key("vocab_size", &C::vocab_size, integer(1, 1 << 24),
+                   "tokens of the vocabulary; left out: that of the data"),
+      required(key("hidden_size", &C::hidden_size, integer(1, 1 << 20), "width of the residual")),
+      required(
+          key("intermediate_size", &C::intermediate_size, integer(1, 1 << 22), "width of the MLP")),
+      required(key("num_hidden_layers", &C::num_hidden_layers, integer(1, 10'000), "layers")),
+      required(key("num_attention_heads", &C::num_attention_heads, integer(1, 65'536),
+                   "query heads of a layer")),
+      optional_key("num_key_value_heads", &C::num_key_value_heads, integer(1, 65'536),
+                   "key and value heads; left out: as many as query heads"),
+      optional_key("head_dim", &C::head_dim, integer(1, 65'536),
+                   "width of a head; left out: hidden_size / num_attention_heads"),
+      key("max_position_embeddings", &C::max_position_embeddings, integer(1),
+          "longest sequence that the model is for"),
+      key("initializer_range", &C::initializer_range, real(0, 10),
+          "standard deviation of the initial weights"),
+      key("rms_norm_eps", &C::rms_norm_eps, positive_real(), "epsilon of RMSNorm"),
+      key("tie_word_embeddings", &C::tie_word_embeddings, boolean(),
+          "the output projection is the embedding"),
+      key("rope_theta", &C::rope_theta, positive_real(), "base of the rotary frequencies"),
+      optional_section("rope_scaling", &C::rope_scaling, rope_scaling_keys(),
+                       "stretches the rotary frequencies"),
+      key("attention_bias", &C::attention_bias, boolean(), "biases on q, k, v and o"),
+      key("mlp_bias", &C::mlp_bias, boolean(), "biases on gate, up and down"),
+      unsupported<C>("init_from", "starting from other weights"),
+  };
+}
+
+Keys<RopeScaling> rope_scaling_keys() {
+  using C = RopeScaling;
+  return {
+      required(constant_key<C>("rope_type", "llama3", "the method")),
+      required(key("factor", &C::factor, real(1, 1e6), "divides the low frequencies")),
+      required(key("low_freq_factor", &C::low_freq_factor, positive_real(),
+                   "wavelengths above original / this are divided")),
+      required(key("high_freq_factor", &C::high_freq_factor, positive_real(),
+                   "wavelengths below original / this are kept")),
+      required(key("original_max_position_embeddings", &C::original_max_position_embeddings,
+                   integer(1), "the length that the frequencies were made for")),
+  };
+}
+
+Keys<DataSource> source_keys() {
+  using C = DataSource;
+  return {
+      required(key("path", &C::path, text(), "what `caravan data build` wrote")),
+      key("weight", &C::weight, positive_real(), "share of the samples, relative to the others"),
+  };
+}
+
+Keys<DataConfig> data_keys() {
+  using C = DataConfig;
+  return {
+      required(
+          section_list("train", &C::train, source_keys(), &DataSource::path, "what is trained on")),
+      optional_key("validation", &C::validation, text(), "held-out data; left out: no evaluation"),
+      required(key("sequence_len", &C::sequence_len, integer(2, 1 << 24), "tokens of a sequence")),
+      key("attend_across_documents", &C::attend_across_documents, boolean(),
+          "tokens see earlier documents of their sequence"),
+  };
+}
+
+Keys<TrainConfig> train_keys() {
+  using C = TrainConfig;
+  return {
+      required(key("max_steps", &C::max_steps, integer(1), "optimizer steps of the run")),
+      required(key("micro_batch_size", &C::micro_batch_size, integer(1, 1 << 20),
+                   "sequences per process at a time")),
+      required(key("global_batch_size", &C::global_batch_size, integer(1, 1 << 30),
+                   "sequences per step, over all processes")),
+      key("seed", &C::seed, integer(0), "of all random numbers"),
+      key("eval_steps", &C::eval_steps, integer(0), "steps between evaluations; 0: none"),
+      key("eval_batches", &C::eval_batches, integer(0), "global batches of one; 0: all the data"),
+  };
+}
+
+Keys<OptimizerConfig> optimizer_keys() {
+  using C = OptimizerConfig;
+  using Type = LrSchedulerType;
+  return {
+      key("name", &C::name, choice<OptimizerName>({{"adamw", OptimizerName::adamw}}), "method"),
+      required(key("learning_rate", &C::learning_rate, positive_real(), "the highest rate")),
+      key("weight_decay", &C::weight_decay, real(0, 100), "decoupled; not on norms and biases"),
+      key("adam_beta1", &C::adam_beta1, real(0, 0.999999), "memory of the mean gradient"),
+      key("adam_beta2", &C::adam_beta2, real(0, 0.999999), "memory of its square"),
+      key("adam_epsilon", &C::adam_epsilon, positive_real(), "added to the denominator"),
+      key("max_grad_norm", &C::max_grad_norm, real(0, 1e9),
+          "longer gradients are shortened to it; 0: never"),
+      key("lr_scheduler_type", &C::lr_scheduler_type,
+          choice<Type>({{"constant", Type::constant},
+                        {"linear", Type::linear},
+                        {"cosine", Type::cosine},
+                        {"wsd", Type::wsd}}),
+          "how the rate falls after the warmup"),
+      key("warmup_steps", &C::warmup_steps, integer(0), "steps in which the rate rises"),
+      key("min_lr_ratio", &C::min_lr_ratio, real(0, 1), "the last rate / learning_rate"),
+      key("decay_steps", &C::decay_steps, integer(0), "of wsd: the steps in which the rate falls"),
+  };
+}
+
+Keys<ParallelConfig> parallel_keys() {
+  using C = ParallelConfig;
+  return {
+      key("dp", &C::dp, or_auto(integer(1, 1 << 20)), "processes that share each batch"),
+      key("zero", &C::zero, integer(0, 2),
+          "1: shards the optimizer's state over dp; 2: the gradients too"),
+      key("bucket_bytes", &C::bucket_bytes, byte_size(), "gradients that are reduced together"),
+      unsupported<C>("tp", "tensor parallelism"),
+      unsupported<C>("ep", "expert parallelism"),
+      unsupported<C>("sequence_parallel", "sequence parallelism"),
+  };
+}
+
+Keys<RuntimeConfig> runtime_keys() {
+  using C = RuntimeConfig;
+  return {
+      key("device", &C::device,
+          choice<DeviceKind>({{"cpu", DeviceKind::cpu}, {"auto", DeviceKind::cpu}}),
+          "where it runs"),
+      key("dtype", &C::dtype, choice<DType>({{"float32", DType::f32}}), "type of the computation"),
+      key("memory_limit", &C::memory_limit, or_auto(byte_size()),
+          "what a process may hold; the variable CARAVAN_MEMLIMIT wins"),
+      key("threads", &C::threads, or_auto(integer(1, 4096)), "compute threads of a process"),
+      key("keep_all", &C::keep_all, boolean(), "no memory is used twice: to look for errors"),
+      key("overlap", &C::overlap, boolean(), "communicates while it computes"),
+      unsupported<C>("recompute", "recomputation"),
+  };
+}
+
+// auto, false or a path; a path of that very name goes in quotes.
+Format<ResumeFrom> resume_format() {
+  using Kind = ResumeFrom::Kind;
+  return {.words = "auto, false or the path of a checkpoint",
+          .read = [](const YamlNode& node) -> std::optional<ResumeFrom> {
+            if (node.kind != YamlNode::Kind::scalar || node.text.empty()) return {};
+            if (!node.quoted && node.text == "auto") return ResumeFrom{Kind::automatic, ""};
+            if (!node.quoted && node.text == "false") return ResumeFrom{Kind::never, ""};
+            if (!node.quoted && node.text == "true") return {};
+            return ResumeFrom{Kind::path, node.text};
+          },
+          .write =
+              [](const ResumeFrom& from) {
+                if (from.kind == Kind::path) return yaml_string(from.path);
+                return yaml_scalar(from.kind == Kind::never ? "false" : "auto");
+              }};
+}
+
+Keys<CheckpointConfig> checkpoint_keys() {
+  using C = CheckpointConfig;
+  return {
+      key("save_steps", &C::save_steps, integer(0),
+          "steps between checkpoints; 0: at the end only"),
+      key("save_total_limit", &C::save_total_limit, integer(1), "how many of the newest are kept"),
+      key("resume_from_checkpoint", &C::resume_from_checkpoint, resume_format(),
+          "auto: the newest of output_dir, if any; false: start anew"),
+  };
+}
+
+Keys<LogConfig> log_keys() {
+  using C = LogConfig;
+  return {
+      key("logging_steps", &C::logging_steps, integer(1), "steps between lines"),
+      key("report_to", &C::report_to,
+          list_of(choice<ReportFormat>({{"jsonl", ReportFormat::jsonl}})), "files of metrics"),
+  };
+}
+
+}  // namespace
+
+Keys<Config> config_keys() {
+  using C = Config;
+  return {
+      required(key("output_dir", &C::output_dir, text(), "the folder of the run")),
+      section("model", &C::model, model_keys(), "what is trained"),
+      section("data", &C::data, data_keys(), "on what"),
+      section("train", &C::train, train_keys(), "for how long"),
+      section("optimizer", &C::optimizer, optimizer_keys(), "how weights change"),
+      section("parallel", &C::parallel, parallel_keys(), "how processes share the work"),
+      section("runtime", &C::runtime, runtime_keys(), "how a process works"),
+      section("checkpoint", &C::checkpoint, checkpoint_keys(), "what is kept"),
+      section("log", &C::log, log_keys(), "what is shown"),
+  };
+}
+
+}  // namespace caravan
