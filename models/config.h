@@ -6,19 +6,11 @@
 #include <cstdint>
 #include <optional>
 
+#include "runtime/ops.h"
+
 namespace caravan {
 
 enum class ModelFamily : uint8_t { llama };
-
-// The rope_scaling of type llama3 (Llama 3.1): long wavelengths are divided by `factor`.
-struct RopeScaling {
-  double factor = 8.0;
-  double low_freq_factor = 1.0;
-  double high_freq_factor = 4.0;
-  int64_t original_max_position_embeddings = 8192;
-
-  bool operator==(const RopeScaling&) const = default;
-};
 
 struct ModelConfig {
   ModelFamily family = ModelFamily::llama;

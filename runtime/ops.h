@@ -38,11 +38,12 @@ struct RmsNorm {  // x (T,D), weight (D) -> y (T,D), rstd (T):  y = x * rstd * w
 struct RmsNormGrad {};  // x (T,D), weight (D), rstd (T), dy (T,D) -> dx (T,D), dweight (D)
 
 // --- attention -------------------------------------------------------------------------------
-struct RopeScaling {  // llama3: long wavelengths are stretched by `factor`
-  double factor;
-  double low_freq_factor;
-  double high_freq_factor;
-  int64_t original_max_position_embeddings;
+struct RopeScaling {  // llama3 (Llama 3.1): long wavelengths are divided by `factor`
+  double factor = 8.0;
+  double low_freq_factor = 1.0;
+  double high_freq_factor = 4.0;
+  int64_t original_max_position_embeddings = 8192;
+  bool operator==(const RopeScaling&) const = default;
 };
 struct Rope {  // x (T,n*h), positions (T) i32 -> (T,n*h); pairs (i, i + h/2) of each head rotate
   int64_t head_dim;
@@ -127,6 +128,7 @@ using Op = std::variant<Embedding, EmbeddingGrad, MatMul, AddBias, SumRows, RmsN
 std::string_view name(const Op& op);    // "rms_norm"
 std::string_view family(const Op& op);  // "norm": the file that has its rules and kernels
 std::string attributes(const Op& op);   // "eps=1e-05", "" when there are none
-bool is_collective(const Op& op);       // moves data between ranks (Slice does not)
+std::optional<Axis> collective_axis(const Op& op);  // of collectives and of Slice
+bool is_collective(const Op& op);                   // moves data between ranks; Slice does not
 
 }  // namespace caravan
