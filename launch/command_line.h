@@ -1,0 +1,13 @@
+// The shell around the commands: parses arguments, runs the command, and turns whatever it throws
+// into one line on standard error and an exit code.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace caravan {
+
+// Parses and runs the chosen subcommand of `app` (its callback). Returns the exit code.
+// A rank that fails inside MPI ends the whole job with that code, so that no rank waits for it.
+int run_command_line(CLI::App& app, int argc, const char* const* argv);
+
+}  // namespace caravan

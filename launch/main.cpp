@@ -1,0 +1,33 @@
+// caravan: the program. What a command does is in launch/<command>_command.cpp.
+#include "absl/strings/str_format.h"
+#include "launch/command_line.h"
+#include "launch/config.h"
+#include "launch/doctor_command.h"
+
+namespace {
+
+constexpr char kFooter[] = R"(examples:
+  caravan train configs/quickstart.yaml
+  caravan train configs/quickstart.yaml train.max_steps=100 optimizer.learning_rate=3e-4
+  mpirun -n 2 caravan train configs/quickstart.yaml
+  caravan plan configs/quickstart.yaml
+
+exit codes: 0 done, 1 internal, 2 configuration or usage, 3 data, 4 checkpoint, 5 diverged,
+            6 another process was lost, 75 interrupted after a checkpoint (start it again))";
+
+void print_keys() {
+  absl::PrintF("%s", caravan::config_reference());
+  throw CLI::Success();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app("Trains large language models on many machines, from one YAML file.", "caravan");
+  app.set_version_flag("--version", "caravan " CARAVAN_VERSION);
+  app.add_flag_callback("--keys", print_keys, "every key of a configuration, and leave");
+  app.require_subcommand(1);
+  app.footer(kFooter);
+  caravan::add_doctor_command(app);
+  return caravan::run_command_line(app, argc, argv);
+}

@@ -1,0 +1,53 @@
+// What is known of one step, and the file that keeps it: metrics.jsonl, one object a line.
+// Rank 0 only; one thread. A line is one write(2), so a killed run leaves whole lines.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace caravan {
+
+struct StepMetrics {
+  int64_t step = 0;  // counted from 1
+  int64_t max_steps = 0;
+  double time_seconds = 0;  // of day, since 1970
+  double loss = 0;          // mean over the valid tokens of all ranks
+  double grad_norm = 0;     // before clipping
+  double learning_rate = 0;
+  int64_t tokens = 0;  // so far, over all ranks
+  double step_ms = 0;
+  double tokens_per_second = 0;  // over all ranks
+  std::optional<double> mfu;     // share of the peak of the device, 0 to 1; absent: not known
+  int64_t memory_bytes = 0;      // held by this rank
+  int64_t memory_limit_bytes = 0;
+  std::optional<double> data_ms;  // waiting for data
+  std::optional<double> forward_ms;
+  std::optional<double> comm_ms;  // waiting for communication
+  double eta_seconds = 0;
+  int64_t skipped_steps = 0;  // so far, for a loss or gradient that was not finite
+};
+
+// The line of a step, without the line break. What is not finite or absent is null or left out.
+std::string metrics_line(const StepMetrics& metrics);
+
+class MetricsFile {
+ public:
+  // Opens for appending, and creates. Throws a config error with the path and the reason.
+  explicit MetricsFile(const std::string& path);
+  ~MetricsFile();
+  MetricsFile(const MetricsFile&) = delete;
+  MetricsFile& operator=(const MetricsFile&) = delete;
+
+  void step(const StepMetrics& metrics);
+  void evaluation(int64_t step, double loss);
+  void resume(int64_t step);  // of the lines before it, those after `step` no longer count
+
+ private:
+  void append(std::string line);
+
+  std::string path_;
+  int descriptor_;
+};
+
+}  // namespace caravan
