@@ -1,0 +1,76 @@
+// The CPU kernels: one `run` per op of runtime/ops.h, by family in the file of that name.
+//
+// Shapes are those in ops.h; floats are f32, ids i32, everything dense and row-major. Kernels
+// allocate nothing of the size of their data (oneDNN packs into buffers of its own), need
+// `workspace_bytes` of scratch memory, and give the same bits for any number of threads.
+// Inputs and outputs do not overlap, except where graph.h's `aliases` says so.
+#pragma once
+
+#include <span>
+
+#include "runtime/backend.h"
+#include "runtime/cpu/threads.h"
+#include "runtime/ops.h"
+
+namespace caravan::cpu {
+
+void run(const Embedding& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const EmbeddingGrad& op, const KernelArgs& args, const CpuThreads& threads);
+
+void run(const MatMul& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const AddBias& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const SumRows& op, const KernelArgs& args, const CpuThreads& threads);
+
+void run(const RmsNorm& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const RmsNormGrad& op, const KernelArgs& args, const CpuThreads& threads);
+
+void run(const Rope& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const Attention& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const AttentionGrad& op, const KernelArgs& args, const CpuThreads& threads);
+
+void run(const SwiGlu& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const SwiGluGrad& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const Add& op, const KernelArgs& args, const CpuThreads& threads);
+
+void run(const LinearCrossEntropy& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const LinearCrossEntropyGrad& op, const KernelArgs& args, const CpuThreads& threads);
+
+void run(const Fill& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const Divide& op, const KernelArgs& args, const CpuThreads& threads);
+
+void run(const Accumulate& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const SquaredNorm& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const ClipScale& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const AdamW& op, const KernelArgs& args, const CpuThreads& threads);
+
+// Collectives use the calling thread only: they may be on the communication thread.
+void run(const AllReduce& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const AllGather& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const ReduceScatter& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const AllToAll& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const Slice& op, const KernelArgs& args, const CpuThreads& threads);
+
+// What the scratch memory of an op depends on: shapes as planned, threads of the compute stream.
+struct WorkspaceQuery {
+  std::span<const TensorSpec> inputs;
+  std::span<const TensorSpec> outputs;
+  int num_threads = 1;
+};
+
+template <typename OpStruct>
+int64_t workspace_bytes(const OpStruct&, const WorkspaceQuery&) {
+  return 0;  // most ops need none
+}
+int64_t workspace_bytes(const SumRows& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const RmsNormGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Rope& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Attention& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AttentionGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const LinearCrossEntropy& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const LinearCrossEntropyGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const SquaredNorm& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AllToAll& op, const WorkspaceQuery& query);
+
+}  // namespace caravan::cpu

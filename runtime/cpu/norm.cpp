@@ -1,0 +1,80 @@
+#include <cmath>
+
+#include "runtime/cpu/kernels.h"
+#include "runtime/cpu/row_chunks.h"
+#include "runtime/cpu/scratch.h"
+#include "runtime/cpu/simd.h"
+
+namespace caravan::cpu {
+
+void run(const RmsNorm& op, const KernelArgs& args, const CpuThreads& threads) {
+  const float* weight = args.inputs[1].as<float>();
+  const int64_t width = args.inputs[1].size();
+  threads.for_chunks(args.inputs[0].dim(0), 32, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const float* x = args.inputs[0].as<float>() + t * width;
+      float* y = args.outputs[0].as<float>() + t * width;
+      const double sum = blocked_sum(width, [=](int64_t i) { return x[i] * x[i]; });
+      const float rstd =
+          static_cast<float>(1.0 / std::sqrt(sum / static_cast<double>(width) + op.eps));
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) y[i] = x[i] * rstd * weight[i];
+      args.outputs[1].as<float>()[t] = rstd;
+    }
+  });
+}
+
+int64_t workspace_bytes(const RmsNormGrad&, const WorkspaceQuery& query) {
+  const Shape& x = query.inputs[0].shape;
+  return scratch_bytes<float>(RowChunks(x[0]).count * x[1]);
+}
+
+namespace {
+
+struct NormGradRow {
+  const float* x;
+  const float* weight;
+  float rstd;
+  const float* dy;
+  float* dx;
+  float* dweight;  // added to
+  int64_t width;
+};
+
+// With n = x * rstd: dx = rstd * (dy w - n * mean(dy w n)), dweight += dy n.
+void norm_grad_row(const NormGradRow& row) {
+  const auto [x, weight, rstd, dy, dx, dweight, width] = row;
+  const double sum = blocked_sum(
+      width, [x = x, weight = weight, dy = dy](int64_t i) { return dy[i] * weight[i] * x[i]; });
+  const float mean = static_cast<float>(sum / static_cast<double>(width)) * rstd;
+#pragma omp simd
+  for (int64_t i = 0; i < width; ++i) {
+    const float normalized = x[i] * rstd;
+    dx[i] = rstd * (dy[i] * weight[i] - normalized * mean);
+    dweight[i] += dy[i] * normalized;
+  }
+}
+
+}  // namespace
+
+void run(const RmsNormGrad&, const KernelArgs& args, const CpuThreads& threads) {
+  const int64_t width = args.inputs[1].size();
+  const RowChunks chunks(args.inputs[0].dim(0));
+  float* partials = Scratch(args).take<float>(chunks.count * width);
+  threads.for_each(chunks.count, [&](int64_t chunk, int) {
+    float* dweight = partials + chunk * width;
+    std::fill_n(dweight, width, 0.0f);
+    for (int64_t t = chunks.begin(chunk); t < chunks.end(chunk); ++t) {
+      norm_grad_row({.x = args.inputs[0].as<float>() + t * width,
+                     .weight = args.inputs[1].as<float>(),
+                     .rstd = args.inputs[2].as<float>()[t],
+                     .dy = args.inputs[3].as<float>() + t * width,
+                     .dx = args.outputs[0].as<float>() + t * width,
+                     .dweight = dweight,
+                     .width = width});
+    }
+  });
+  sum_partials(partials, chunks.count, width, args.outputs[1].as<float>(), threads);
+}
+
+}  // namespace caravan::cpu

@@ -1,0 +1,34 @@
+// The specification of the ops: plain loops that read like the formula, sums in double.
+//
+// Tests compare the kernels of every backend with these. They are slow, use no workspace and no
+// threads, and hold T x T and T x V. Collectives are specified by communicator.h.
+#pragma once
+
+#include "runtime/backend.h"
+#include "runtime/ops.h"
+
+namespace caravan::reference {
+
+void run(const Embedding& op, const KernelArgs& args);
+void run(const EmbeddingGrad& op, const KernelArgs& args);
+void run(const MatMul& op, const KernelArgs& args);
+void run(const AddBias& op, const KernelArgs& args);
+void run(const SumRows& op, const KernelArgs& args);
+void run(const RmsNorm& op, const KernelArgs& args);
+void run(const RmsNormGrad& op, const KernelArgs& args);
+void run(const Rope& op, const KernelArgs& args);
+void run(const Attention& op, const KernelArgs& args);
+void run(const AttentionGrad& op, const KernelArgs& args);
+void run(const SwiGlu& op, const KernelArgs& args);
+void run(const SwiGluGrad& op, const KernelArgs& args);
+void run(const Add& op, const KernelArgs& args);
+void run(const LinearCrossEntropy& op, const KernelArgs& args);
+void run(const LinearCrossEntropyGrad& op, const KernelArgs& args);
+void run(const Fill& op, const KernelArgs& args);
+void run(const Divide& op, const KernelArgs& args);
+void run(const Accumulate& op, const KernelArgs& args);
+void run(const SquaredNorm& op, const KernelArgs& args);
+void run(const ClipScale& op, const KernelArgs& args);
+void run(const AdamW& op, const KernelArgs& args);
+
+}  // namespace caravan::reference

@@ -1,0 +1,115 @@
+// Rotary position embedding (Su et al., "RoFormer", 2021) in the half layout, with llama3 scaling.
+#include <cmath>
+#include <numbers>
+
+#include "runtime/cpu/kernels.h"
+#include "runtime/cpu/scratch.h"
+
+namespace caravan::cpu {
+namespace {
+
+double scaled(double frequency, const RopeScaling& s) {
+  const double wavelength = 2.0 * std::numbers::pi / frequency;
+  const double context = static_cast<double>(s.original_max_position_embeddings);
+  if (wavelength < context / s.high_freq_factor) return frequency;
+  if (wavelength > context / s.low_freq_factor) return frequency / s.factor;
+  // Between the two the factors differ, or one of the lines above had returned; at the very
+  // boundary of equal factors nothing is blended.
+  const double band = s.high_freq_factor - s.low_freq_factor;
+  if (band == 0) return frequency;
+  const double smooth = (context / wavelength - s.low_freq_factor) / band;
+  return (1.0 - smooth) * frequency / s.factor + smooth * frequency;
+}
+
+double frequency(const Rope& op, int64_t pair) {
+  const double exponent = -2.0 * static_cast<double>(pair) / static_cast<double>(op.head_dim);
+  const double plain = std::pow(op.theta, exponent);
+  return op.scaling ? scaled(plain, *op.scaling) : plain;
+}
+
+// cos and sin of every token's angles, (T, h/2) each. Sines of doubles are dear and positions
+// repeat from sequence to sequence: only the first token at a position has a row that is filled.
+struct Table {
+  double* frequencies;    // (h/2)
+  int32_t* token_at;      // (T): first token whose position is this index, -1: none
+  int32_t* row_of_token;  // (T)
+  float* cosines;         // (T, h/2)
+  float* sines;           // (T, h/2)
+};
+
+Table take_table(Scratch scratch, int64_t num_tokens, int64_t pairs) {
+  return {.frequencies = scratch.take<double>(pairs),
+          .token_at = scratch.take<int32_t>(num_tokens),
+          .row_of_token = scratch.take<int32_t>(num_tokens),
+          .cosines = scratch.take<float>(num_tokens * pairs),
+          .sines = scratch.take<float>(num_tokens * pairs)};
+}
+
+// Positions beyond the number of tokens (a long context continued) have a row of their own.
+void assign_rows(const Table& table, const int32_t* positions, int64_t num_tokens) {
+  std::fill_n(table.token_at, num_tokens, -1);
+  for (int32_t t = 0; t < num_tokens; ++t) {
+    const int32_t position = positions[t];
+    table.row_of_token[t] = t;
+    if (position < 0 || position >= num_tokens) continue;
+    if (table.token_at[position] < 0) table.token_at[position] = t;
+    table.row_of_token[t] = table.token_at[position];
+  }
+}
+
+void fill_row(const Table& table, int64_t row, int32_t position, int64_t pairs) {
+  for (int64_t i = 0; i < pairs; ++i) {
+    const double angle = position * table.frequencies[i];
+    table.cosines[row * pairs + i] = static_cast<float>(std::cos(angle));
+    table.sines[row * pairs + i] = static_cast<float>(std::sin(angle));
+  }
+}
+
+// One head: the pairs (x[i], x[i + pairs]).
+void rotate(const float* x, const float* cosines, const float* sines, float sign, int64_t pairs,
+            float* y) {
+#pragma omp simd
+  for (int64_t i = 0; i < pairs; ++i) {
+    const float sine = sign * sines[i];
+    const float first = x[i] * cosines[i] - x[i + pairs] * sine;
+    y[i + pairs] = x[i] * sine + x[i + pairs] * cosines[i];
+    y[i] = first;
+  }
+}
+
+}  // namespace
+
+int64_t workspace_bytes(const Rope& op, const WorkspaceQuery& query) {
+  const int64_t num_tokens = query.inputs[0].shape[0];
+  const int64_t pairs = op.head_dim / 2;
+  return scratch_bytes<double>(pairs) + 2 * scratch_bytes<int32_t>(num_tokens) +
+         2 * scratch_bytes<float>(num_tokens * pairs);
+}
+
+void run(const Rope& op, const KernelArgs& args, const CpuThreads& threads) {
+  const int64_t num_tokens = args.inputs[0].dim(0);
+  const int64_t width = args.inputs[0].dim(1);
+  const int32_t* positions = args.inputs[1].as<int32_t>();
+  const int64_t pairs = op.head_dim / 2;
+  const Table table = take_table(Scratch(args), num_tokens, pairs);
+  for (int64_t i = 0; i < pairs; ++i) table.frequencies[i] = frequency(op, i);
+  assign_rows(table, positions, num_tokens);
+  threads.for_chunks(num_tokens, 32, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      if (table.row_of_token[t] == t) fill_row(table, t, positions[t], pairs);
+    }
+  });
+  const float sign = op.inverse ? -1.0f : 1.0f;
+  threads.for_chunks(num_tokens, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const int64_t row = table.row_of_token[t] * pairs;
+      for (int64_t head = 0; head < width; head += op.head_dim) {
+        const int64_t at = t * width + head;
+        rotate(args.inputs[0].as<float>() + at, table.cosines + row, table.sines + row, sign, pairs,
+               args.outputs[0].as<float>() + at);
+      }
+    }
+  });
+}
+
+}  // namespace caravan::cpu
