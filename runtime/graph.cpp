@@ -10,12 +10,18 @@ namespace caravan {
 
 std::string_view name(ValueKind kind) {
   switch (kind) {
-    case ValueKind::parameter: return "parameter";
-    case ValueKind::state: return "state";
-    case ValueKind::accumulator: return "accumulator";
-    case ValueKind::input: return "input";
-    case ValueKind::activation: return "activation";
-    case ValueKind::gradient: return "gradient";
+    case ValueKind::parameter:
+      return "parameter";
+    case ValueKind::state:
+      return "state";
+    case ValueKind::accumulator:
+      return "accumulator";
+    case ValueKind::input:
+      return "input";
+    case ValueKind::activation:
+      return "activation";
+    case ValueKind::gradient:
+      return "gradient";
   }
   throw internal_error("unknown kind of value");
 }
@@ -91,13 +97,13 @@ std::string value_type(const Value& value) {
 }
 
 std::string join_labels(const Graph& graph, const std::vector<ValueId>& ids) {
-  return absl::StrJoin(ids, ", ", [&](std::string* out, ValueId id) { *out += value_label(graph, id); });
+  return absl::StrJoin(ids, ", ",
+                       [&](std::string* out, ValueId id) { *out += value_label(graph, id); });
 }
 
 std::string dump_node(const Graph& graph, const Node& node) {
-  std::string line =
-      absl::StrFormat("%s = %s(%s)", join_labels(graph, node.outputs), name(node.op),
-                      join_labels(graph, node.inputs));
+  std::string line = absl::StrFormat("%s = %s(%s)", join_labels(graph, node.outputs), name(node.op),
+                                     join_labels(graph, node.inputs));
   if (const std::string text = attributes(node.op); !text.empty()) line += " " + text;
   line += " : " + absl::StrJoin(node.outputs, ", ", [&](std::string* out, ValueId id) {
             *out += value_type(graph.value(id));

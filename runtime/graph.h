@@ -34,13 +34,13 @@ struct Initializer {
 };
 
 struct Value {
-  std::string name;    // of a parameter: its name in checkpoints and in Hugging Face files
-  Shape shape;         // what one rank holds; before parallelize the same as global_shape
-  Shape global_shape;  // the logical tensor
+  std::string name = {};    // of a parameter: its name in checkpoints and in Hugging Face files
+  Shape shape = {};         // what one rank holds; before parallelize the same as global_shape
+  Shape global_shape = {};  // the logical tensor
   DType dtype = DType::f32;
   ValueKind kind = ValueKind::activation;
-  Placement placement;
-  Initializer init;
+  Placement placement = {};
+  Initializer init = {};
   // Elements allocated beyond `shape`, so that dim 0 splits evenly in collectives. Never read.
   int64_t padding_elements = 0;
 
@@ -50,12 +50,12 @@ struct Value {
 enum class Stream : uint8_t { compute, communication };
 
 struct Node {
-  Op op;
-  std::vector<ValueId> inputs;
-  std::vector<ValueId> outputs;
+  Op op = {};
+  std::vector<ValueId> inputs = {};
+  std::vector<ValueId> outputs = {};
   Stream stream = Stream::compute;
-  int layer = -1;     // of the model, -1 outside the layers
-  std::string scope;  // where the builder stood: "layers.3.attention"
+  int layer = -1;          // of the model, -1 outside the layers
+  std::string scope = {};  // where the builder stood: "layers.3.attention"
 };
 
 // An output that lies in the storage of an input.

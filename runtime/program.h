@@ -14,7 +14,7 @@ namespace caravan {
 // The order of execution. Compute steps run one after another; a communication step begins when
 // every compute step before it is done, and runs beside those after it.
 struct Step {
-  NodeId node;
+  NodeId node = NodeId::none;
   // A compute step waits until the communication step at this index (and so all before it) is
   // done; -1: it waits for none.
   int wait_for = -1;
@@ -45,8 +45,8 @@ std::string_view name(MemoryCategory category);
 
 // A range of the transient region that is in use over a range of steps.
 struct Block {
-  std::string name;
-  MemoryCategory category;
+  std::string name = {};
+  MemoryCategory category = MemoryCategory::activations;
   int64_t offset = 0;
   int64_t bytes = 0;
   int first_step = 0;
@@ -64,8 +64,8 @@ struct MemoryPlan {
 
 // Where parameters, state and accumulators lie, by name: the same for all Programs of a run.
 struct PersistentEntry {
-  std::string name;
-  MemoryCategory category;
+  std::string name = {};
+  MemoryCategory category = MemoryCategory::activations;
   int64_t offset = 0;
   int64_t bytes = 0;
 };

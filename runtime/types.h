@@ -22,6 +22,13 @@ using Shape = std::vector<int64_t>;  // row-major; {} is a scalar
 int64_t num_elements(const Shape& shape);
 std::string to_string(const Shape& shape);  // "[8,16]"
 
+struct TensorSpec {
+  Shape shape;
+  DType dtype = DType::f32;
+  bool operator==(const TensorSpec&) const = default;
+};
+using TensorSpecs = std::vector<TensorSpec>;
+
 // An axis of the mesh of processes (a *dim* is one of a tensor). Every parallelism is an axis.
 enum class Axis : uint8_t { dp, ep, tp };
 inline constexpr int kNumAxes = 3;

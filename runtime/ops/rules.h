@@ -13,12 +13,6 @@ namespace caravan {
 class Builder;
 
 // --- infer: shapes and dtypes of the outputs ----------------------------------------------------
-struct TensorSpec {
-  Shape shape;
-  DType dtype = DType::f32;
-  bool operator==(const TensorSpec&) const = default;
-};
-using TensorSpecs = std::vector<TensorSpec>;
 // Throws an internal error that names the op and the shapes when the inputs do not fit it.
 // Collectives answer for a mesh through `axis_size` (1 for all other ops).
 TensorSpecs infer(const Op& op, std::span<const TensorSpec> inputs, int axis_size = 1);

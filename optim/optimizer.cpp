@@ -1,0 +1,108 @@
+#include "optim/optimizer.h"
+
+#include "runtime/builder.h"
+
+namespace caravan {
+namespace {
+
+// The batch is sharded over these axes, so a gradient of what is replicated on one is partial.
+constexpr std::array kBatchAxes = {Axis::dp, Axis::ep};
+
+// What is kept of a gradient between micro-batches: this rank's part of the sum, unless it is
+// sharded (ZeRO 2).
+Placement accumulator_placement(const Value& parameter, int zero_stage) {
+  Placement placement = parameter.placement;
+  for (const Axis axis : kBatchAxes) {
+    if (placement[axis] == kReplicate) placement[axis] = kPartial;
+  }
+  if (zero_stage >= 2 && placement[Axis::dp] == kPartial) placement[Axis::dp] = shard(0);
+  return placement;
+}
+
+Placement scalar_sum_placement() {
+  Placement placement;
+  for (const Axis axis : kBatchAxes) placement[axis] = kPartial;
+  return placement;
+}
+
+Placement state_placement(const Value& parameter, int zero_stage) {
+  const bool shards = zero_stage >= 1 && parameter.placement[Axis::dp] == kReplicate;
+  return shards ? parameter.placement.with(Axis::dp, shard(0)) : parameter.placement;
+}
+
+// Adds the result to the accumulators and returns the sums.
+MicroBatchResult accumulate(Builder& b, const MicroBatchResult& result, int zero_stage) {
+  const Val keep = b.input("keep", {}, DType::f32);
+  MicroBatchResult sums;
+  for (const auto& [parameter, gradient] : result.gradients) {
+    const Value value = b.graph().value(parameter);
+    const Val sum = b.persistent(ValueKind::accumulator, "accumulator." + value.name, value.shape,
+                                 accumulator_placement(value, zero_stage));
+    sums.gradients.emplace_back(parameter, b.accumulate(sum, gradient, keep));
+  }
+  const auto scalar = [&](const char* name, Val more) {
+    const Val sum = b.persistent(ValueKind::accumulator, name, {}, scalar_sum_placement());
+    return b.accumulate(sum, more, keep);
+  };
+  sums.loss_sum = scalar("accumulator.loss_sum", result.loss_sum);
+  sums.num_valid = scalar("accumulator.num_valid", result.num_valid);
+  return sums;
+}
+
+// The accumulator that an accumulate node wrote to.
+Val accumulator_of(const Graph& graph, Val sum) {
+  for (const Node& node : graph.nodes) {
+    if (node.outputs[0] == sum) return node.inputs[0];
+  }
+  return Val::none;
+}
+
+}  // namespace
+
+void append_accumulate(Graph& graph, const MicroBatchResult& result,
+                       const OptimizerSettings& settings) {
+  Builder b(graph);
+  const auto scope = b.scope("accumulate");
+  b.set_result_kind(ValueKind::gradient);
+  const MicroBatchResult sums = accumulate(b, result, settings.zero_stage);
+  for (const auto& [parameter, sum] : sums.gradients) b.update(accumulator_of(graph, sum), sum);
+  for (const Val sum : {sums.loss_sum, sums.num_valid}) b.update(accumulator_of(graph, sum), sum);
+}
+
+void append_update(Graph& graph, const MicroBatchResult& result, bool accumulated,
+                   const OptimizerSettings& settings) {
+  Builder b(graph);
+  const auto scope = b.scope("optimizer");
+  b.set_result_kind(ValueKind::gradient);
+  const MicroBatchResult sums = accumulated ? accumulate(b, result, settings.zero_stage) : result;
+  const Val learning_rate = b.input("learning_rate", {}, DType::f32);
+  const Val step = b.input("step", {}, DType::f32);
+
+  std::vector<Val> gradients;
+  for (const auto& [parameter, gradient] : sums.gradients) gradients.push_back(gradient);
+  const Val squared_norm = b.one(SquaredNorm{}, gradients);
+  const std::vector<Val> clip =
+      b.emit(ClipScale{settings.max_grad_norm}, {squared_norm, sums.num_valid});
+
+  for (const auto& [parameter, gradient] : sums.gradients) {
+    const Value value = b.graph().value(parameter);
+    const Placement placement = state_placement(value, settings.zero_stage);
+    const Val m =
+        b.persistent(ValueKind::state, "optimizer.m." + value.name, value.shape, placement);
+    const Val v =
+        b.persistent(ValueKind::state, "optimizer.v." + value.name, value.shape, placement);
+    const bool decays = value.shape.size() >= 2;
+    const AdamW op{settings.beta1, settings.beta2, settings.eps,
+                   decays ? settings.weight_decay : 0.0f};
+    const std::vector<Val> updated =
+        b.emit(op, {parameter, gradient, m, v, clip[0], learning_rate, step});
+    b.update(parameter, updated[0]);
+    b.update(m, updated[1]);
+    b.update(v, updated[2]);
+  }
+  b.output("loss", b.divide(sums.loss_sum, sums.num_valid));
+  b.output("grad_norm", clip[1]);
+  b.output("num_valid", sums.num_valid);
+}
+
+}  // namespace caravan

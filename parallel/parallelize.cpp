@@ -1,0 +1,185 @@
+#include "parallel/parallelize.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "parallel/reshard.h"
+#include "runtime/error.h"
+#include "runtime/ops/rules.h"
+
+namespace caravan {
+namespace {
+
+class Parallelizer {
+ public:
+  Parallelizer(const Graph& logical, const Mesh& mesh)
+      : logical_(logical), mesh_(mesh), home_(logical.values.size(), ValueId::none) {}
+
+  Graph run() {
+    for (size_t i = 0; i < logical_.values.size(); ++i) {
+      const Value& value = logical_.values[i];
+      if (is_persistent(value.kind) || value.kind == ValueKind::input) {
+        home_[i] = add(value, effective(value.placement));
+      }
+    }
+    for (const Node& node : logical_.nodes) place(node);
+    finish();
+    return std::move(graph_);
+  }
+
+ private:
+  // Axes of size 1 do nothing.
+  Placement effective(Placement placement) const {
+    for (const Axis axis : kAxes) {
+      if (mesh_.size(axis) == 1) placement[axis] = kReplicate;
+    }
+    return placement;
+  }
+
+  ValueId add(const Value& like, const Placement& placement) {
+    Value value = like;
+    value.placement = placement;
+    value.shape = local_shape(like.global_shape, placement, mesh_);
+    check_divisible(value);
+    return graph_.add_value(std::move(value));
+  }
+
+  void check_divisible(const Value& value) const {
+    for (const Axis axis : kAxes) {
+      const AxisPlacement p = value.placement[axis];
+      if (p.kind != AxisPlacement::Kind::shard) continue;
+      const bool may_be_uneven = axis == Axis::dp && p.dim == 0 &&
+                                 (value.kind == ValueKind::state || is_gradient(value.kind) ||
+                                  value.kind == ValueKind::parameter);
+      const int64_t size = value.global_shape[static_cast<size_t>(p.dim)];
+      if (may_be_uneven || size % mesh_.size(axis) == 0) continue;
+      throw config_error(absl::StrFormat(
+          "dim %d of '%s' %s does not divide by %s = %d; choose %s so that it does", p.dim,
+          value.name, to_string(value.global_shape), name(axis), mesh_.size(axis), name(axis)));
+    }
+  }
+
+  static bool is_gradient(ValueKind kind) {
+    return kind == ValueKind::gradient || kind == ValueKind::accumulator;
+  }
+
+  void place(const Node& node) {
+    std::vector<Placement> needed(node.inputs.size());
+    std::vector<Placement> given(node.outputs.size());
+    for (const Axis axis : kAxes) {
+      if (mesh_.size(axis) == 1) continue;
+      std::vector<AxisPlacement> now;
+      for (const ValueId id : node.inputs) now.push_back(home(id).placement[axis]);
+      const ShardRule rule = shard(node.op, now);
+      check(rule.inputs.size() == needed.size() && rule.outputs.size() == given.size(),
+            "the placement rule of %s speaks of other tensors than it has", name(node.op));
+      for (size_t i = 0; i < needed.size(); ++i) needed[i][axis] = rule.inputs[i];
+      for (size_t i = 0; i < given.size(); ++i) given[i][axis] = rule.outputs[i];
+    }
+    Node placed = node;
+    for (size_t i = 0; i < needed.size(); ++i) {
+      placed.inputs[i] = moved(node.inputs[i], needed[i], node);
+    }
+    for (size_t i = 0; i < given.size(); ++i) {
+      placed.outputs[i] = add(logical_.value(node.outputs[i]), given[i]);
+      home_[index(node.outputs[i])] = placed.outputs[i];
+    }
+    graph_.add_node(std::move(placed));
+  }
+
+  const Value& home(ValueId logical) const { return graph_.value(home_[index(logical)]); }
+
+  // The logical value, placed as wanted; `reader` lends its scope to what is inserted.
+  ValueId moved(ValueId logical, const Placement& wanted, const Node& reader,
+                bool in_place = false) {
+    const ValueId from = home_[index(logical)];
+    if (graph_.value(from).placement == wanted) return from;
+    const auto known = moved_.find({logical, to_string(wanted)});
+    if (known != moved_.end()) return known->second;
+    ValueId at = from;
+    for (const Axis axis : kAxes) at = move_along(axis, at, wanted[axis], reader, in_place);
+    moved_[{logical, to_string(wanted)}] = at;
+    return at;
+  }
+
+  ValueId move_along(Axis axis, ValueId from, AxisPlacement to, const Node& reader, bool in_place) {
+    const AxisPlacement now = graph_.value(from).placement[axis];
+    std::optional<Op> op = reshard(axis, now, to);
+    if (!op) return from;
+    if (auto* gather = std::get_if<AllGather>(&*op)) gather->in_place = in_place;
+    const Value like = graph_.value(from);
+    const ValueId result = add(like, like.placement.with(axis, to));
+    graph_.value(result).name.clear();
+    if (is_persistent(like.kind)) graph_.value(result).kind = ValueKind::activation;
+    pad(*op, from, result);
+    graph_.add_node({.op = *std::move(op),
+                     .inputs = {from},
+                     .outputs = {result},
+                     .layer = reader.layer,
+                     .scope = reader.scope});
+    if (now == kPartial) rehome(from, result);  // the sum serves every later reader
+    return result;
+  }
+
+  // Room behind tensors whose dim 0 is dealt out in equal parts, rounded up.
+  void pad(const Op& op, ValueId from, ValueId to) {
+    const auto* scatter = std::get_if<ReduceScatter>(&op);
+    const auto* gather = std::get_if<AllGather>(&op);
+    const bool pads = (scatter && scatter->dim == 0) || (gather && gather->dim == 0);
+    if (!pads) return;
+    Value& whole = graph_.value(scatter ? from : to);
+    const Value& part = graph_.value(scatter ? to : from);
+    const int64_t dealt = num_elements(part.shape) * mesh_.size(*collective_axis(op));
+    whole.padding_elements = dealt - num_elements(whole.shape);
+  }
+
+  void rehome(ValueId from, ValueId to) { std::ranges::replace(home_, from, to); }
+
+  void finish() {
+    const Node end{.op = Fill{}, .inputs = {}, .outputs = {}, .scope = "end"};
+    for (const auto& [target, source] : logical_.updates) {
+      const ValueId persistent = home_[index(target)];
+      const Placement wanted = graph_.value(persistent).placement;
+      graph_.updates.emplace_back(persistent, moved(source, wanted, end, true));
+    }
+    for (const auto& [name, id] : logical_.outputs) {
+      graph_.outputs.emplace_back(name, moved(id, Placement{}, end));
+    }
+  }
+
+  const Graph& logical_;
+  const Mesh& mesh_;
+  Graph graph_;
+  std::vector<ValueId> home_;  // by logical value: where it was made, or its sum
+  std::map<std::pair<ValueId, std::string>, ValueId> moved_;
+};
+
+}  // namespace
+
+Graph parallelize(const Graph& logical, const Mesh& mesh) {
+  return Parallelizer(logical, mesh).run();
+}
+
+std::vector<CollectiveSummary> summarize_collectives(const Graph& graph) {
+  std::vector<CollectiveSummary> summary;
+  for (const Node& node : graph.nodes) {
+    if (!is_collective(node.op)) continue;
+    const std::string label =
+        absl::StrFormat("%s@%s", name(node.op), name(*collective_axis(node.op)));
+    auto at = std::ranges::find(summary, label, &CollectiveSummary::name);
+    if (at == summary.end()) at = summary.insert(at, {.name = label});
+    ++at->calls;
+    for (size_t i = 0; i < node.inputs.size(); ++i) {
+      const Value& from = graph.value(node.inputs[i]);
+      const Value& to = graph.value(node.outputs[i]);
+      ++at->tensors;
+      at->bytes += static_cast<double>(std::max(num_elements(from.shape), num_elements(to.shape)) *
+                                       size_bytes(from.dtype));
+    }
+  }
+  return summary;
+}
+
+}  // namespace caravan

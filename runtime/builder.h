@@ -1,0 +1,97 @@
+// Builds a graph in code that reads like eager code. One method per op that models, autodiff and
+// optimizers use; shapes are inferred and checked at once.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "runtime/graph.h"
+
+namespace caravan {
+
+using Val = ValueId;
+
+class Builder {
+ public:
+  explicit Builder(Graph& graph) : graph_(graph) {}
+  Builder(const Builder&) = delete;
+  Builder& operator=(const Builder&) = delete;
+
+  // Names what is built while the result lives: "layers.3.attention".
+  class Scope {
+   public:
+    Scope(Builder& builder, const std::string& name, int layer);
+    ~Scope();
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    Builder& builder_;
+    size_t old_size_;
+    int old_layer_;
+  };
+  [[nodiscard]] Scope scope(const std::string& name) { return Scope(*this, name, layer_); }
+  [[nodiscard]] Scope scope(const std::string& name, int layer) {
+    return Scope(*this, name + "." + std::to_string(layer), layer);
+  }
+  // The scope of another node, for what is derived from it.
+  [[nodiscard]] Scope scope_of(const Node& node, const std::string& suffix) {
+    return Scope(*this, node.scope + suffix, node.layer);
+  }
+
+  // What new nodes give: activations (default) or gradients.
+  void set_result_kind(ValueKind kind) { result_kind_ = kind; }
+
+  // Placements are declared here and nowhere else; parallelize derives the rest.
+  Val parameter(const std::string& name, const Shape& shape, Initializer init,
+                const Placement& placement = {});
+  Val persistent(ValueKind kind, const std::string& name, const Shape& shape,
+                 const Placement& placement);
+  Val input(const std::string& name, const Shape& shape, DType dtype,
+            const Placement& placement = {});
+  void output(const std::string& name, Val value) { graph_.outputs.emplace_back(name, value); }
+  void update(Val persistent, Val becomes) { graph_.updates.emplace_back(persistent, becomes); }
+
+  // table (V,D), ids (T) -> (T,D)
+  Val embedding(Val table, Val ids) { return one(Embedding{}, {table, ids}); }
+  // x (T,K), weight (N,K) -> (T,N); bias (N), or Val::none
+  Val linear(Val x, Val weight, Val bias = Val::none);
+  Val matmul(Val a, Val b, MatMul op) { return one(op, {a, b}); }
+  Val add(Val a, Val b) { return one(Add{}, {a, b}); }
+  // x (T,D), weight (D) -> (T,D)
+  Val rms_norm(Val x, Val weight, float eps) { return emit(RmsNorm{eps}, {x, weight})[0]; }
+  // x (T,n*h), positions (T) -> (T,n*h)
+  Val rope(Val x, Val positions, const Rope& op) { return one(op, {x, positions}); }
+  // q (T,H*h), k, v (T,KV*h), document_start (T) -> (T,H*h)
+  Val attention(Val q, Val k, Val v, Val document_start, Attention op) {
+    return emit(op, {q, k, v, document_start})[0];
+  }
+  // gate, up (T,I) -> (T,I)
+  Val swiglu(Val gate, Val up) { return one(SwiGlu{}, {gate, up}); }
+  // -> loss_sum (), num_valid (), lse (T)
+  std::vector<Val> linear_cross_entropy(Val x, Val weight, Val targets) {
+    return emit(LinearCrossEntropy{}, {x, weight, targets});
+  }
+  Val fill(float value) { return one(Fill{value}, {}); }
+  Val divide(Val a, Val b) { return one(Divide{}, {a, b}); }
+  Val accumulate(Val sum, Val value, Val keep) { return one(Accumulate{}, {sum, value, keep}); }
+
+  // Any op: infers the outputs and appends the node.
+  std::vector<Val> emit(Op op, std::vector<Val> inputs);
+  Val one(Op op, std::vector<Val> inputs);  // for ops with one output
+
+  const Graph& graph() const { return graph_; }
+  const Shape& shape(Val value) const { return graph_.value(value).shape; }
+
+ private:
+  Graph& graph_;
+  std::string scope_;
+  int layer_ = -1;
+  ValueKind result_kind_ = ValueKind::activation;
+};
+
+// The specs of values, for the rules.
+std::vector<TensorSpec> specs_of(const Graph& graph, const std::vector<ValueId>& ids);
+
+}  // namespace caravan

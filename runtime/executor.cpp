@@ -1,0 +1,117 @@
+#include "runtime/executor.h"
+
+#include <chrono>
+
+#include "absl/strings/str_format.h"
+#include "runtime/error.h"
+
+namespace caravan {
+namespace {
+
+constexpr uint32_t kNaN = 0x7fc00000;
+
+double seconds_since(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+}  // namespace
+
+Executor::Executor(const Program& program, Backend& backend, const Arena& arena, const Mesh& mesh,
+                   const AxisCommunicators& communicators, ExecutorOptions options)
+    : program_(program),
+      backend_(backend),
+      arena_(arena),
+      mesh_(mesh),
+      communicators_(communicators),
+      options_(std::move(options)) {
+  if (kDebugBuild) verify_plan(program);
+  nodes_.reserve(program.steps.size());  // KernelArgs point into the elements
+  int64_t num_communication = 0;
+  for (size_t i = 0; i < program.steps.size(); ++i) {
+    bind(i, num_communication);
+    if (nodes_.back().node->stream == Stream::communication) ++num_communication;
+  }
+  for (const Block& block : program.plan.blocks) {
+    nodes_[static_cast<size_t>(block.last_step)].freed.push_back(&block);
+  }
+}
+
+void Executor::bind(size_t i, int64_t num_communication) {
+  const Step& step = program_.steps[i];
+  const Node& node = program_.graph.nodes[index(step.node)];
+  BoundNode& bound = nodes_.emplace_back();
+  bound.node = &node;
+  for (const ValueId id : node.inputs) bound.inputs.push_back(view(id));
+  for (const ValueId id : node.outputs) bound.outputs.push_back(view(id));
+  bound.args.inputs = bound.inputs;
+  bound.args.outputs = bound.outputs;
+  const int64_t workspace = program_.plan.workspace_offsets[i];
+  if (workspace >= 0) bound.args.workspace = arena_.transient() + workspace;
+  bound.args.workspace_bytes = program_.plan.workspace_bytes[i];
+  if (const auto axis = collective_axis(node.op)) {
+    bound.args.communicator = communicators_[static_cast<size_t>(*axis)];
+    check(bound.args.communicator != nullptr || !is_collective(node.op),
+          "no communicator for axis %s", name(*axis));
+  }
+  if (step.wait_for >= 0) {  // the number of communication steps up to and with that one
+    for (int j = 0; j <= step.wait_for; ++j) {
+      const Step& before = program_.steps[static_cast<size_t>(j)];
+      const Node& earlier = program_.graph.nodes[index(before.node)];
+      if (earlier.stream == Stream::communication) ++bound.wait_for;
+    }
+    check(bound.wait_for <= num_communication, "step %d waits for a later one", i);
+  }
+}
+
+TensorView Executor::view(ValueId id) const {
+  const Value& value = program_.graph.value(id);
+  return {.data = arena_.at(program_.plan.locations[index(id)], mesh_),
+          .shape = local_box(value.global_shape, value.placement, mesh_).extent,
+          .dtype = value.dtype};
+}
+
+TensorView Executor::input(std::string_view name) const {
+  const ValueId id = program_.graph.find(name);
+  check(id != ValueId::none && program_.graph.value(id).kind == ValueKind::input,
+        "program '%s' has no input '%s'", program_.name, name);
+  return view(id);
+}
+
+void Executor::set_input(std::string_view name, float value) {
+  backend_.copy_in(input(name).data, &value, sizeof(value));
+}
+
+float Executor::output(std::string_view name) const {
+  float value = 0;
+  backend_.copy_out(&value, view(program_.graph.output(name)).data, sizeof(value));
+  return value;
+}
+
+void Executor::run() {
+  const int64_t communication_before = backend_.communication_count();
+  for (BoundNode& bound : nodes_) {
+    run_node(bound, communication_before);
+    if (!options_.poison_freed || &bound == &nodes_.back()) continue;
+    for (const Block* block : bound.freed) poison(*block);
+  }
+  backend_.synchronize();
+}
+
+void Executor::run_node(BoundNode& bound, int64_t communication_before) {
+  const auto start = std::chrono::steady_clock::now();
+  if (bound.wait_for > 0) backend_.wait_for_communication(communication_before + bound.wait_for);
+  try {
+    backend_.run(bound.node->op, bound.args, bound.node->stream);
+  } catch (const Error& error) {
+    throw Error(error.code(),
+                absl::StrFormat("%s in program '%s', node %s (%s)", error.what(), program_.name,
+                                name(bound.node->op), bound.node->scope));
+  }
+  if (options_.on_node) options_.on_node(*bound.node, seconds_since(start));
+}
+
+void Executor::poison(const Block& block) const {
+  backend_.fill(arena_.transient() + block.offset, kNaN, block.bytes);
+}
+
+}  // namespace caravan

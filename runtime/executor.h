@@ -1,0 +1,70 @@
+// Runs a Program on a backend: binds every value to its address once, then walks the steps.
+// A run allocates nothing.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <string_view>
+#include <vector>
+
+#include "runtime/arena.h"
+#include "runtime/backend.h"
+#include "runtime/program.h"
+
+namespace caravan {
+
+#ifdef NDEBUG
+inline constexpr bool kDebugBuild = false;
+#else
+inline constexpr bool kDebugBuild = true;
+#endif
+
+// One communicator per axis, for the communication stream alone; null where the axis has size 1.
+using AxisCommunicators = std::array<Communicator*, kNumAxes>;
+
+struct ExecutorOptions {
+  bool poison_freed = kDebugBuild;  // bytes that nobody needs any more become NaN
+  // Called after each node with the seconds it took; communication counts where it is waited for.
+  std::function<void(const Node&, double seconds)> on_node;
+};
+
+class Executor {
+ public:
+  // `program`, `backend` and `arena` outlive the executor. `mesh` is the program's, with this rank.
+  Executor(const Program& program, Backend& backend, const Arena& arena, const Mesh& mesh,
+           const AxisCommunicators& communicators, ExecutorOptions options = {});
+
+  // A value's memory, as this rank holds it. Inputs are written before each run.
+  TensorView view(ValueId id) const;
+  TensorView input(std::string_view name) const;
+  void set_input(std::string_view name, float value);  // a scalar
+  float output(std::string_view name) const;           // a scalar, after run()
+
+  void run();
+
+  const Program& program() const { return program_; }
+
+ private:
+  struct BoundNode {
+    const Node* node;
+    std::vector<TensorView> inputs;
+    std::vector<TensorView> outputs;
+    KernelArgs args;
+    int64_t wait_for = 0;             // communication ops of this run to wait for; 0: none
+    std::vector<const Block*> freed;  // last used here
+  };
+
+  void bind(size_t step, int64_t num_communication);
+  void run_node(BoundNode& bound, int64_t communication_before);
+  void poison(const Block& block) const;
+
+  const Program& program_;
+  Backend& backend_;
+  const Arena& arena_;
+  Mesh mesh_;
+  AxisCommunicators communicators_;
+  ExecutorOptions options_;
+  std::vector<BoundNode> nodes_;
+};
+
+}  // namespace caravan

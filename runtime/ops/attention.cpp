@@ -1,0 +1,107 @@
+// Rules of rope (Su et al., "RoFormer") and of attention (Dao et al., "FlashAttention": the
+// log-sum-exp of each row is what the gradient needs).
+#include "runtime/ops/overloads.h"
+
+namespace caravan {
+namespace {
+
+void expect_heads(std::string_view op, Specs in, int64_t head_dim, int64_t sequence_len) {
+  const Shape& q = in[0].shape;
+  const Shape& k = in[1].shape;
+  expect(q.size() == 2 && k.size() == 2 && in[2].shape == k && q[0] == k[0], op, in,
+         "q must be (T,H*h), k and v (T,KV*h)");
+  expect(q[1] % head_dim == 0 && k[1] % head_dim == 0, op, in, "widths must divide by head_dim");
+  expect((q[1] / head_dim) % (k[1] / head_dim) == 0, op, in, "heads must divide by kv heads");
+  expect(q[0] % sequence_len == 0, op, in, "tokens must be whole sequences");
+  expect(in[3].shape == Shape{q[0]} && in[3].dtype == DType::i32, op, in,
+         "document_start must be (T) i32");
+}
+
+// Multiply-adds of one causal T x T product, for all heads.
+double causal_flops(const TensorSpec& q, int64_t sequence_len) {
+  return static_cast<double>(num_elements(q.shape)) * static_cast<double>(sequence_len);
+}
+
+}  // namespace
+
+TensorSpecs infer(const Rope& op, Specs in, int) {
+  expect_count("rope", in, 2);
+  expect(in[0].shape.size() == 2 && in[0].shape[1] % op.head_dim == 0 && op.head_dim % 2 == 0,
+         "rope", in, "x must be (T,n*h) with an even h");
+  expect(in[1].shape == Shape{in[0].shape[0]} && in[1].dtype == DType::i32, "rope", in,
+         "positions must be (T) i32");
+  return {in[0]};
+}
+
+Gradients backward(const Rope& op, const BackwardContext& c) {
+  Rope back = op;
+  back.inverse = !op.inverse;
+  return {c.builder.rope(c.output_gradients[0], c.inputs[1], back), ValueId::none};
+}
+
+ShardRule shard(const Rope&, AxisPlacements in) {
+  if (in[0] == shard(0)) return {{shard(0), shard(0)}, {shard(0)}};
+  if (in[0] == shard(1)) return {{shard(1), kReplicate}, {shard(1)}};
+  return all_replicated(2, 1);
+}
+
+Cost cost(const Rope&, Specs in, Specs out) {
+  return streaming(3.0 * static_cast<double>(num_elements(in[0].shape)), in, out);
+}
+
+TensorSpecs infer(const Attention& op, Specs in, int) {
+  expect_count("attention", in, 4);
+  expect_heads("attention", in, op.head_dim, op.sequence_len);
+  const Shape& q = in[0].shape;
+  return {in[0], {{q[0], q[1] / op.head_dim}, DType::f32}};
+}
+
+Gradients backward(const Attention& op, const BackwardContext& c) {
+  Gradients gradients = c.builder.emit(AttentionGrad{op.head_dim, op.sequence_len},
+                                       {c.inputs[0], c.inputs[1], c.inputs[2], c.inputs[3],
+                                        c.outputs[0], c.outputs[1], c.output_gradients[0]});
+  gradients.push_back(ValueId::none);  // document_start
+  return gradients;
+}
+
+ShardRule shard(const Attention&, AxisPlacements in) {
+  if (in[0] == shard(0)) {  // by sequence
+    return {{shard(0), shard(0), shard(0), shard(0)}, {shard(0), shard(0)}};
+  }
+  if (in[0] == shard(1) || in[1] == shard(1) || in[2] == shard(1)) {  // by head
+    return {{shard(1), shard(1), shard(1), kReplicate}, {shard(1), shard(1)}};
+  }
+  return all_replicated(4, 2);
+}
+
+Cost cost(const Attention& op, Specs in, Specs out) {
+  return streaming(2.0 * causal_flops(in[0], op.sequence_len), in, out);
+}
+
+TensorSpecs infer(const AttentionGrad& op, Specs in, int) {
+  expect_count("attention_grad", in, 7);
+  expect_heads("attention_grad", in, op.head_dim, op.sequence_len);
+  expect(in[4].shape == in[0].shape && in[6].shape == in[0].shape, "attention_grad", in,
+         "out and dout must be shaped like q");
+  return {in[0], in[1], in[2]};
+}
+
+Gradients backward(const AttentionGrad&, const BackwardContext&) {
+  not_differentiable("attention_grad");
+}
+
+ShardRule shard(const AttentionGrad&, AxisPlacements in) {
+  if (in[0] == shard(0)) return {std::vector(7, shard(0)), std::vector(3, shard(0))};
+  if (in[0] == shard(1) || in[1] == shard(1) || in[2] == shard(1)) {
+    std::vector<AxisPlacement> by_head(7, shard(1));
+    by_head[3] = kReplicate;
+    return {by_head, std::vector(3, shard(1))};
+  }
+  return all_replicated(7, 3);
+}
+
+Cost cost(const AttentionGrad& op, Specs in, Specs out) {
+  return streaming(5.0 * causal_flops(in[0], op.sequence_len), in, out);
+}
+
+}  // namespace caravan

@@ -1,0 +1,48 @@
+// Rules of embedding.
+#include "runtime/ops/overloads.h"
+
+namespace caravan {
+
+TensorSpecs infer(const Embedding&, Specs in, int) {
+  expect_count("embedding", in, 2);
+  expect(in[0].shape.size() == 2 && in[1].shape.size() == 1 && in[1].dtype == DType::i32,
+         "embedding", in, "table must be (V,D), ids (T) i32");
+  return {{{in[1].shape[0], in[0].shape[1]}, in[0].dtype}};
+}
+
+Gradients backward(const Embedding&, const BackwardContext& c) {
+  const int64_t vocab_size = c.builder.shape(c.inputs[0])[0];
+  return {c.builder.one(EmbeddingGrad{vocab_size}, {c.inputs[1], c.output_gradients[0]}),
+          ValueId::none};
+}
+
+ShardRule shard(const Embedding&, AxisPlacements in) {
+  if (in[1] == shard(0)) return {{kReplicate, shard(0)}, {shard(0)}};
+  if (in[0] == shard(1)) return {{shard(1), kReplicate}, {shard(1)}};
+  return all_replicated(2, 1);
+}
+
+Cost cost(const Embedding&, Specs, Specs out) { return streaming(0, out, out); }
+
+TensorSpecs infer(const EmbeddingGrad& op, Specs in, int) {
+  expect_count("embedding_grad", in, 2);
+  expect(in[0].shape.size() == 1 && in[1].shape.size() == 2 && in[0].shape[0] == in[1].shape[0],
+         "embedding_grad", in, "ids must be (T) i32, dy (T,D)");
+  return {{{op.vocab_size, in[1].shape[1]}, in[1].dtype}};
+}
+
+Gradients backward(const EmbeddingGrad&, const BackwardContext&) {
+  not_differentiable("embedding_grad");
+}
+
+ShardRule shard(const EmbeddingGrad&, AxisPlacements in) {
+  if (in[0] == shard(0) || in[1] == shard(0)) return {{shard(0), shard(0)}, {kPartial}};
+  if (in[1] == shard(1)) return {{kReplicate, shard(1)}, {shard(1)}};
+  return all_replicated(2, 1);
+}
+
+Cost cost(const EmbeddingGrad&, Specs in, Specs out) {
+  return streaming(static_cast<double>(num_elements(in[1].shape)), in, out);
+}
+
+}  // namespace caravan

@@ -1,0 +1,70 @@
+// Rules of the loss, fused with the output projection.
+#include "runtime/ops/overloads.h"
+
+namespace caravan {
+namespace {
+
+void expect_projection(std::string_view op, Specs in) {
+  const Shape& x = in[0].shape;
+  expect(x.size() == 2 && in[1].shape.size() == 2 && in[1].shape[1] == x[1], op, in,
+         "x must be (T,D), weight (V,D)");
+  expect(in[2].shape == Shape{x[0]} && in[2].dtype == DType::i32, op, in,
+         "targets must be (T) i32");
+}
+
+double projection_flops(Specs in) {
+  return 2.0 * static_cast<double>(num_elements(in[0].shape)) * static_cast<double>(in[1].shape[0]);
+}
+
+}  // namespace
+
+TensorSpecs infer(const LinearCrossEntropy&, Specs in, int) {
+  expect_count("linear_cross_entropy", in, 3);
+  expect_projection("linear_cross_entropy", in);
+  return {{{}, DType::f32}, {{}, DType::f32}, {{in[0].shape[0]}, DType::f32}};
+}
+
+Gradients backward(const LinearCrossEntropy&, const BackwardContext& c) {
+  Gradients gradients =
+      c.builder.emit(LinearCrossEntropyGrad{},
+                     {c.inputs[0], c.inputs[1], c.inputs[2], c.outputs[2], c.output_gradients[0]});
+  gradients.push_back(ValueId::none);  // targets
+  return gradients;
+}
+
+// Sums over tokens: partial where the tokens are sharded, whatever the number of valid ones.
+ShardRule shard(const LinearCrossEntropy&, AxisPlacements in) {
+  if (in[0] == shard(0) || in[2] == shard(0)) {
+    return {{shard(0), kReplicate, shard(0)}, {kPartial, kPartial, shard(0)}};
+  }
+  return all_replicated(3, 3);
+}
+
+Cost cost(const LinearCrossEntropy&, Specs in, Specs out) {
+  return streaming(projection_flops(in), in, out);
+}
+
+TensorSpecs infer(const LinearCrossEntropyGrad&, Specs in, int) {
+  expect_count("linear_cross_entropy_grad", in, 5);
+  expect_projection("linear_cross_entropy_grad", in);
+  expect(in[3].shape == in[2].shape && in[4].shape.empty(), "linear_cross_entropy_grad", in,
+         "lse must be (T), dloss_sum a scalar");
+  return {in[0], in[1]};
+}
+
+Gradients backward(const LinearCrossEntropyGrad&, const BackwardContext&) {
+  not_differentiable("linear_cross_entropy_grad");
+}
+
+ShardRule shard(const LinearCrossEntropyGrad&, AxisPlacements in) {
+  if (in[0] == shard(0) || in[2] == shard(0)) {
+    return {{shard(0), kReplicate, shard(0), shard(0), kReplicate}, {shard(0), kPartial}};
+  }
+  return all_replicated(5, 2);
+}
+
+Cost cost(const LinearCrossEntropyGrad&, Specs in, Specs out) {
+  return streaming(3.0 * projection_flops(in), in, out);  // logits again, dx, dweight
+}
+
+}  // namespace caravan

@@ -1,0 +1,92 @@
+// Rules of matmul and of what surrounds it: biases.
+#include "runtime/ops/overloads.h"
+
+namespace caravan {
+namespace {
+
+// The stored dims of an operand that are contracted (K) and kept (M of a, N of b).
+int contracted_a(const MatMul& op) { return op.transpose_a ? 0 : 1; }
+int contracted_b(const MatMul& op) { return op.transpose_b ? 1 : 0; }
+
+int64_t size_at(const TensorSpec& spec, int dim) { return spec.shape[static_cast<size_t>(dim)]; }
+
+}  // namespace
+
+TensorSpecs infer(const MatMul& op, Specs in, int) {
+  expect_count("matmul", in, 2);
+  expect(in[0].shape.size() == 2 && in[1].shape.size() == 2, "matmul", in, "needs two matrices");
+  expect(size_at(in[0], contracted_a(op)) == size_at(in[1], contracted_b(op)), "matmul", in,
+         "the contracted dims differ");
+  expect(in[0].dtype == in[1].dtype, "matmul", in, "the dtypes differ");
+  return {
+      {{size_at(in[0], 1 - contracted_a(op)), size_at(in[1], 1 - contracted_b(op))}, in[0].dtype}};
+}
+
+// With A' = op(a), B' = op(b) and C = A'B':  dA' = dC B'^T,  dB' = A'^T dC. A transposed operand
+// wants the transpose of that, which is the other order of the product.
+Gradients backward(const MatMul& op, const BackwardContext& c) {
+  const Val a = c.inputs[0], b = c.inputs[1], dc = c.output_gradients[0];
+  const Val da = op.transpose_a ? c.builder.matmul(b, dc, {op.transpose_b, true})     // B' dC^T
+                                : c.builder.matmul(dc, b, {false, !op.transpose_b});  // dC B'^T
+  const Val db = op.transpose_b ? c.builder.matmul(dc, a, {true, op.transpose_a})     // dC^T A'
+                                : c.builder.matmul(a, dc, {!op.transpose_a, false});  // A'^T dC
+  return {da, db};
+}
+
+ShardRule shard(const MatMul& op, AxisPlacements in) {
+  const AxisPlacement rows = shard(1 - contracted_a(op));     // M
+  const AxisPlacement inner_a = shard(contracted_a(op));      // K
+  const AxisPlacement inner_b = shard(contracted_b(op));      // K
+  const AxisPlacement columns = shard(1 - contracted_b(op));  // N
+  if (in[0] == rows) return {{rows, kReplicate}, {shard(0)}};
+  if (in[0] == inner_a || in[1] == inner_b) return {{inner_a, inner_b}, {kPartial}};
+  if (in[1] == columns) return {{kReplicate, columns}, {shard(1)}};
+  return all_replicated(2, 1);
+}
+
+Cost cost(const MatMul& op, Specs in, Specs out) {
+  const double inner = static_cast<double>(size_at(in[0], contracted_a(op)));
+  return streaming(2.0 * inner * static_cast<double>(num_elements(out[0].shape)), in, out);
+}
+
+TensorSpecs infer(const AddBias&, Specs in, int) {
+  expect_count("add_bias", in, 2);
+  expect(in[0].shape.size() == 2 && in[1].shape == Shape{in[0].shape[1]}, "add_bias", in,
+         "x must be (T,N), bias (N)");
+  return {in[0]};
+}
+
+Gradients backward(const AddBias&, const BackwardContext& c) {
+  const Val dy = c.output_gradients[0];
+  return {dy, c.builder.one(SumRows{}, {dy})};
+}
+
+ShardRule shard(const AddBias&, AxisPlacements in) {
+  if (in[0] == shard(0)) return {{shard(0), kReplicate}, {shard(0)}};
+  if (in[0] == shard(1) || in[1] == shard(0)) return {{shard(1), shard(0)}, {shard(1)}};
+  return all_replicated(2, 1);
+}
+
+Cost cost(const AddBias&, Specs in, Specs out) {
+  return streaming(static_cast<double>(num_elements(out[0].shape)), in, out);
+}
+
+TensorSpecs infer(const SumRows&, Specs in, int) {
+  expect_count("sum_rows", in, 1);
+  expect(in[0].shape.size() == 2, "sum_rows", in, "needs a matrix");
+  return {{{in[0].shape[1]}, in[0].dtype}};
+}
+
+Gradients backward(const SumRows&, const BackwardContext&) { not_differentiable("sum_rows"); }
+
+ShardRule shard(const SumRows&, AxisPlacements in) {
+  if (in[0] == shard(0)) return {{shard(0)}, {kPartial}};
+  if (in[0] == shard(1)) return {{shard(1)}, {shard(0)}};
+  return all_replicated(1, 1);
+}
+
+Cost cost(const SumRows&, Specs in, Specs out) {
+  return streaming(static_cast<double>(num_elements(in[0].shape)), in, out);
+}
+
+}  // namespace caravan

@@ -1,0 +1,49 @@
+// Rules of RMSNorm (Zhang & Sennrich, "Root mean square layer normalization").
+#include "runtime/ops/overloads.h"
+
+namespace caravan {
+
+TensorSpecs infer(const RmsNorm&, Specs in, int) {
+  expect_count("rms_norm", in, 2);
+  expect(in[0].shape.size() == 2 && in[1].shape == Shape{in[0].shape[1]}, "rms_norm", in,
+         "x must be (T,D), weight (D)");
+  return {in[0], {{in[0].shape[0]}, DType::f32}};
+}
+
+Gradients backward(const RmsNorm&, const BackwardContext& c) {
+  const Val rstd = c.outputs[1], dy = c.output_gradients[0];
+  return c.builder.emit(RmsNormGrad{}, {c.inputs[0], c.inputs[1], rstd, dy});
+}
+
+ShardRule shard(const RmsNorm&, AxisPlacements in) {
+  if (in[0] == shard(0)) return {{shard(0), kReplicate}, {shard(0), shard(0)}};
+  return all_replicated(2, 2);
+}
+
+Cost cost(const RmsNorm&, Specs in, Specs out) {
+  return streaming(4.0 * static_cast<double>(num_elements(in[0].shape)), in, out);
+}
+
+TensorSpecs infer(const RmsNormGrad&, Specs in, int) {
+  expect_count("rms_norm_grad", in, 4);
+  expect(in[3].shape == in[0].shape && in[2].shape == Shape{in[0].shape[0]}, "rms_norm_grad", in,
+         "x and dy must be (T,D), weight (D), rstd (T)");
+  return {in[0], in[1]};
+}
+
+Gradients backward(const RmsNormGrad&, const BackwardContext&) {
+  not_differentiable("rms_norm_grad");
+}
+
+ShardRule shard(const RmsNormGrad&, AxisPlacements in) {
+  if (in[0] == shard(0) || in[3] == shard(0)) {
+    return {{shard(0), kReplicate, shard(0), shard(0)}, {shard(0), kPartial}};
+  }
+  return all_replicated(4, 2);
+}
+
+Cost cost(const RmsNormGrad&, Specs in, Specs out) {
+  return streaming(10.0 * static_cast<double>(num_elements(in[0].shape)), in, out);
+}
+
+}  // namespace caravan

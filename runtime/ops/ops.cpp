@@ -1,0 +1,125 @@
+// Names, families and attributes of ops, for dumps, errors and reports.
+#include "runtime/ops.h"
+
+#include "absl/strings/str_format.h"
+
+namespace caravan {
+namespace {
+
+struct NameAndFamily {
+  std::string_view name;
+  std::string_view family;
+};
+
+struct DescriptionOf {
+  NameAndFamily operator()(const Embedding&) const { return {"embedding", "embedding"}; }
+  NameAndFamily operator()(const EmbeddingGrad&) const { return {"embedding_grad", "embedding"}; }
+  NameAndFamily operator()(const MatMul&) const { return {"matmul", "matmul"}; }
+  NameAndFamily operator()(const AddBias&) const { return {"add_bias", "matmul"}; }
+  NameAndFamily operator()(const SumRows&) const { return {"sum_rows", "matmul"}; }
+  NameAndFamily operator()(const RmsNorm&) const { return {"rms_norm", "norm"}; }
+  NameAndFamily operator()(const RmsNormGrad&) const { return {"rms_norm_grad", "norm"}; }
+  NameAndFamily operator()(const Rope&) const { return {"rope", "attention"}; }
+  NameAndFamily operator()(const Attention&) const { return {"attention", "attention"}; }
+  NameAndFamily operator()(const AttentionGrad&) const { return {"attention_grad", "attention"}; }
+  NameAndFamily operator()(const SwiGlu&) const { return {"swiglu", "activation"}; }
+  NameAndFamily operator()(const SwiGluGrad&) const { return {"swiglu_grad", "activation"}; }
+  NameAndFamily operator()(const Add&) const { return {"add", "activation"}; }
+  NameAndFamily operator()(const LinearCrossEntropy&) const {
+    return {"linear_cross_entropy", "loss"};
+  }
+  NameAndFamily operator()(const LinearCrossEntropyGrad&) const {
+    return {"linear_cross_entropy_grad", "loss"};
+  }
+  NameAndFamily operator()(const Fill&) const { return {"fill", "scalar"}; }
+  NameAndFamily operator()(const Divide&) const { return {"divide", "scalar"}; }
+  NameAndFamily operator()(const Accumulate&) const { return {"accumulate", "update"}; }
+  NameAndFamily operator()(const SquaredNorm&) const { return {"squared_norm", "update"}; }
+  NameAndFamily operator()(const ClipScale&) const { return {"clip_scale", "update"}; }
+  NameAndFamily operator()(const AdamW&) const { return {"adamw", "update"}; }
+  NameAndFamily operator()(const AllReduce&) const { return {"all_reduce", "collective"}; }
+  NameAndFamily operator()(const AllGather&) const { return {"all_gather", "collective"}; }
+  NameAndFamily operator()(const ReduceScatter&) const { return {"reduce_scatter", "collective"}; }
+  NameAndFamily operator()(const AllToAll&) const { return {"all_to_all", "collective"}; }
+  NameAndFamily operator()(const Slice&) const { return {"slice", "collective"}; }
+};
+
+struct AttributesOf {
+  std::string operator()(const EmbeddingGrad& op) const {
+    return absl::StrFormat("vocab_size=%d", op.vocab_size);
+  }
+  std::string operator()(const MatMul& op) const {
+    if (op.transpose_a) return op.transpose_b ? "transpose_a transpose_b" : "transpose_a";
+    return op.transpose_b ? "transpose_b" : "";
+  }
+  std::string operator()(const RmsNorm& op) const { return absl::StrFormat("eps=%g", op.eps); }
+  std::string operator()(const Rope& op) const {
+    std::string text = absl::StrFormat("head_dim=%d theta=%g", op.head_dim, op.theta);
+    if (op.scaling) {
+      text += absl::StrFormat(" llama3=(%g,%g,%g,%d)", op.scaling->factor,
+                              op.scaling->low_freq_factor, op.scaling->high_freq_factor,
+                              op.scaling->original_max_position_embeddings);
+    }
+    return op.inverse ? text + " inverse" : text;
+  }
+  std::string attention(int64_t head_dim, int64_t sequence_len) const {
+    return absl::StrFormat("head_dim=%d sequence_len=%d", head_dim, sequence_len);
+  }
+  std::string operator()(const Attention& op) const {
+    return attention(op.head_dim, op.sequence_len);
+  }
+  std::string operator()(const AttentionGrad& op) const {
+    return attention(op.head_dim, op.sequence_len);
+  }
+  std::string operator()(const Fill& op) const { return absl::StrFormat("value=%g", op.value); }
+  std::string operator()(const ClipScale& op) const {
+    return absl::StrFormat("max_norm=%g", op.max_norm);
+  }
+  std::string operator()(const AdamW& op) const {
+    return absl::StrFormat("beta1=%g beta2=%g eps=%g weight_decay=%g", op.beta1, op.beta2, op.eps,
+                           op.weight_decay);
+  }
+  std::string operator()(const AllReduce& op) const {
+    return absl::StrFormat("axis=%s", name(op.axis));
+  }
+  std::string operator()(const AllGather& op) const {
+    return absl::StrFormat("axis=%s dim=%d%s", name(op.axis), op.dim,
+                           op.in_place ? " in_place" : "");
+  }
+  std::string operator()(const ReduceScatter& op) const {
+    return absl::StrFormat("axis=%s dim=%d", name(op.axis), op.dim);
+  }
+  std::string operator()(const AllToAll& op) const {
+    return absl::StrFormat("axis=%s from_dim=%d to_dim=%d", name(op.axis), op.from_dim, op.to_dim);
+  }
+  std::string operator()(const Slice& op) const {
+    return absl::StrFormat("axis=%s dim=%d", name(op.axis), op.dim);
+  }
+  template <typename Plain>
+  requires(sizeof(Plain) == 1)  // an empty struct has no attributes; others must say theirs
+      std::string
+      operator()(const Plain&) const {
+    return "";
+  }
+};
+
+}  // namespace
+
+std::string_view name(const Op& op) { return std::visit(DescriptionOf{}, op).name; }
+std::string_view family(const Op& op) { return std::visit(DescriptionOf{}, op).family; }
+std::string attributes(const Op& op) { return std::visit(AttributesOf{}, op); }
+
+std::optional<Axis> collective_axis(const Op& op) {
+  return std::visit(
+      [](const auto& one) -> std::optional<Axis> {
+        if constexpr (requires { one.axis; }) return one.axis;
+        return std::nullopt;
+      },
+      op);
+}
+
+bool is_collective(const Op& op) {
+  return collective_axis(op).has_value() && !std::holds_alternative<Slice>(op);
+}
+
+}  // namespace caravan

@@ -1,0 +1,70 @@
+// The checklist of an op: one overload per question, defined in runtime/ops/<family>.cpp; a
+// missing one does not link. Only runtime/ops/*.cpp include this; everybody else asks through
+// runtime/ops/rules.h.
+#pragma once
+
+#include <string>
+
+#include "runtime/builder.h"
+#include "runtime/ops/rules.h"
+
+namespace caravan {
+
+using Specs = std::span<const TensorSpec>;
+using AxisPlacements = std::span<const AxisPlacement>;
+using Gradients = std::vector<ValueId>;
+
+#define CARAVAN_DECLARE_RULES(OpStruct)                            \
+  TensorSpecs infer(const OpStruct&, Specs inputs, int axis_size); \
+  Gradients backward(const OpStruct&, const BackwardContext&);     \
+  ShardRule shard(const OpStruct&, AxisPlacements inputs);         \
+  Cost cost(const OpStruct&, Specs inputs, Specs outputs);
+CARAVAN_DECLARE_RULES(Embedding)
+CARAVAN_DECLARE_RULES(EmbeddingGrad)
+CARAVAN_DECLARE_RULES(MatMul)
+CARAVAN_DECLARE_RULES(AddBias)
+CARAVAN_DECLARE_RULES(SumRows)
+CARAVAN_DECLARE_RULES(RmsNorm)
+CARAVAN_DECLARE_RULES(RmsNormGrad)
+CARAVAN_DECLARE_RULES(Rope)
+CARAVAN_DECLARE_RULES(Attention)
+CARAVAN_DECLARE_RULES(AttentionGrad)
+CARAVAN_DECLARE_RULES(SwiGlu)
+CARAVAN_DECLARE_RULES(SwiGluGrad)
+CARAVAN_DECLARE_RULES(Add)
+CARAVAN_DECLARE_RULES(LinearCrossEntropy)
+CARAVAN_DECLARE_RULES(LinearCrossEntropyGrad)
+CARAVAN_DECLARE_RULES(Fill)
+CARAVAN_DECLARE_RULES(Divide)
+CARAVAN_DECLARE_RULES(Accumulate)
+CARAVAN_DECLARE_RULES(SquaredNorm)
+CARAVAN_DECLARE_RULES(ClipScale)
+CARAVAN_DECLARE_RULES(AdamW)
+CARAVAN_DECLARE_RULES(AllReduce)
+CARAVAN_DECLARE_RULES(AllGather)
+CARAVAN_DECLARE_RULES(ReduceScatter)
+CARAVAN_DECLARE_RULES(AllToAll)
+CARAVAN_DECLARE_RULES(Slice)
+#undef CARAVAN_DECLARE_RULES
+
+// --- what the rules of several families share
+// ------------------------------------------------------
+
+// Throws the internal error of a shape rule: "[matmul] f32[8,16], f32[8,4]: <what must hold>".
+void expect(bool ok, std::string_view op, Specs inputs, std::string_view what);
+void expect_count(std::string_view op, Specs inputs, size_t count);
+
+// "Not differentiable" is written, never defaulted: for gradients, updates and collectives, which
+// parallelize or the optimizer add after autodiff.
+[[noreturn]] Gradients not_differentiable(std::string_view op);
+
+// Placement rules.
+ShardRule all_replicated(size_t num_inputs, size_t num_outputs);
+// Element by element over tensors of one shape: sharded alike if any is sharded; if `linear`,
+// partial where all are partial; replicated otherwise.
+ShardRule elementwise(AxisPlacements inputs, size_t num_outputs, bool linear);
+
+// Reads and writes every tensor once.
+Cost streaming(double flops, Specs inputs, Specs outputs);
+
+}  // namespace caravan

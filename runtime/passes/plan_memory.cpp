@@ -1,0 +1,328 @@
+#include "runtime/passes/plan_memory.h"
+
+#include <algorithm>
+#include <map>
+#include <numeric>
+
+#include "runtime/error.h"
+#include "runtime/storage.h"
+
+namespace caravan {
+namespace {
+
+int64_t aligned(int64_t bytes) {
+  return (bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
+}
+
+MemoryCategory category_of(ValueKind kind) {
+  switch (kind) {
+    case ValueKind::parameter:
+      return MemoryCategory::weights;
+    case ValueKind::state:
+      return MemoryCategory::optimizer;
+    case ValueKind::accumulator:
+      return MemoryCategory::gradients;
+    case ValueKind::gradient:
+      return MemoryCategory::gradients;
+    case ValueKind::input:
+      return MemoryCategory::activations;
+    case ValueKind::activation:
+      return MemoryCategory::activations;
+  }
+  throw internal_error("unknown kind of value");
+}
+
+// Inclusive range of steps.
+struct Lifetime {
+  int first = -1;
+  int last = -1;
+
+  void cover(int from, int to) {
+    first = first < 0 ? from : std::min(first, from);
+    last = std::max(last, to);
+  }
+};
+
+// For each step, the last step during which it may still be running.
+std::vector<int> ends_of(const Graph& graph, const std::vector<Step>& steps) {
+  std::vector<int> ends(steps.size());
+  std::iota(ends.begin(), ends.end(), 0);
+  int end = static_cast<int>(steps.size()) - 1;
+  for (int i = static_cast<int>(steps.size()) - 1; i >= 0; --i) {
+    const Step& step = steps[static_cast<size_t>(i)];
+    if (graph.nodes[index(step.node)].stream == Stream::communication) {
+      ends[static_cast<size_t>(i)] = end;
+      // A later wait may name an earlier step only; find the first wait that covers this one.
+      for (int j = i + 1; j <= end; ++j) {
+        if (steps[static_cast<size_t>(j)].wait_for >= i) {
+          ends[static_cast<size_t>(i)] = j;
+          break;
+        }
+      }
+    }
+  }
+  return ends;
+}
+
+std::vector<Lifetime> lifetimes_of(const Graph& graph, const std::vector<Step>& steps,
+                                   const std::vector<Storage>& storage,
+                                   const std::vector<int>& ends) {
+  std::vector<Lifetime> lifetimes(graph.values.size());
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const Node& node = graph.nodes[index(steps[i].node)];
+    for (const auto* ids : {&node.inputs, &node.outputs}) {
+      for (const ValueId id : *ids) {
+        lifetimes[index(storage[index(id)].root)].cover(static_cast<int>(i), ends[i]);
+      }
+    }
+  }
+  for (size_t i = 0; i < graph.values.size(); ++i) {  // written by the caller before the first step
+    if (graph.values[i].kind == ValueKind::input) lifetimes[i].cover(0, 0);
+  }
+  const int last = static_cast<int>(steps.size()) - 1;
+  for (const auto& [name, id] : graph.outputs) {
+    lifetimes[index(storage[index(id)].root)].cover(last, last);
+  }
+  return lifetimes;
+}
+
+// Offsets of blocks in one order: each at the lowest place that is free over its lifetime.
+int64_t place_in_order(std::vector<Block>& blocks, const std::vector<size_t>& order) {
+  std::vector<const Block*> placed;  // by offset
+  int64_t total = 0;
+  for (const size_t i : order) {
+    Block& block = blocks[i];
+    int64_t offset = 0;
+    for (const Block* other : placed) {
+      if (other->last_step < block.first_step || block.last_step < other->first_step) continue;
+      if (other->offset >= offset + block.bytes) break;
+      offset = std::max(offset, other->offset + other->bytes);
+    }
+    block.offset = offset;
+    total = std::max(total, offset + block.bytes);
+    const auto at = std::ranges::upper_bound(placed, offset, {}, &Block::offset);
+    placed.insert(at, &block);
+  }
+  return total;
+}
+
+// First fit depends on the order of placing; the best of a few orders is kept.
+int64_t place_blocks(std::vector<Block>& blocks) {
+  std::vector<size_t> order(blocks.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  const auto life = [](const Block& b) { return int64_t{b.last_step} - b.first_step + 1; };
+  using Key = std::function<int64_t(const Block&)>;
+  const std::vector<Key> keys = {
+      [](const Block& b) { return -b.bytes; },
+      [&](const Block& b) { return -b.bytes * life(b); },
+      [&](const Block& b) { return -life(b); },
+      [](const Block& b) { return int64_t{b.first_step}; },
+      [](const Block& b) { return -int64_t{b.last_step}; },
+  };
+  std::vector<Block> best;
+  int64_t best_bytes = -1;
+  for (const Key& key : keys) {
+    std::ranges::stable_sort(order, {}, [&](size_t i) { return key(blocks[i]); });
+    const int64_t bytes = place_in_order(blocks, order);
+    if (best_bytes >= 0 && bytes >= best_bytes) continue;
+    best_bytes = bytes;
+    best = blocks;
+  }
+  blocks = std::move(best);
+  return std::max<int64_t>(best_bytes, 0);
+}
+
+int64_t place_without_reuse(std::vector<Block>& blocks) {
+  int64_t total = 0;
+  for (Block& block : blocks) {
+    block.offset = total;
+    total += block.bytes;
+  }
+  return total;
+}
+
+int64_t max_live(const std::vector<Block>& blocks, size_t num_steps) {
+  std::vector<int64_t> change(num_steps + 1, 0);
+  for (const Block& block : blocks) {
+    change[static_cast<size_t>(block.first_step)] += block.bytes;
+    change[static_cast<size_t>(block.last_step) + 1] -= block.bytes;
+  }
+  int64_t live = 0, most = 0;
+  for (const int64_t delta : change) most = std::max(most, live += delta);
+  return most;
+}
+
+std::string label_of(const Graph& graph, ValueId id) {
+  const Value& value = graph.value(id);
+  return value.name.empty() ? "%" + std::to_string(index(id)) : value.name;
+}
+
+class Planner {
+ public:
+  Planner(const Graph& graph, const std::vector<Step>& steps, const Mesh& mesh,
+          const PersistentLayout& persistent, const PlanOptions& options)
+      : graph_(graph),
+        steps_(steps),
+        persistent_(persistent),
+        options_(options),
+        storage_(find_storage(graph)),
+        bytes_(storage_bytes(graph, storage_, mesh)),
+        ends_(ends_of(graph, steps)),
+        lifetimes_(lifetimes_of(graph, steps, storage_, ends_)),
+        group_of_(graph.values.size(), -1) {}
+
+  MemoryPlan plan() {
+    for (size_t i = 0; i < graph_.contiguous.size(); ++i) add_group(static_cast<int>(i));
+    for (size_t i = 0; i < graph_.values.size(); ++i) add_root(static_cast<ValueId>(i));
+    for (size_t i = 0; i < steps_.size(); ++i) add_workspace(i);
+    MemoryPlan& plan = plan_;
+    plan.max_live_bytes = max_live(plan.blocks, steps_.size());
+    plan.transient_bytes =
+        options_.keep_all ? place_without_reuse(plan.blocks) : place_blocks(plan.blocks);
+    locate_values();
+    locate_workspaces();
+    return std::move(plan_);
+  }
+
+ private:
+  struct Member {
+    size_t block;
+    int64_t offset;  // inside the block
+  };
+
+  bool is_transient(ValueId root) const { return !is_persistent(graph_.value(root).kind); }
+
+  void add_block(std::string name, MemoryCategory category, int64_t bytes, Lifetime life) {
+    plan_.blocks.push_back({.name = std::move(name),
+                            .category = category,
+                            .bytes = aligned(bytes),
+                            .first_step = life.first,
+                            .last_step = life.last});
+  }
+
+  void add_group(int group) {
+    const auto& members = graph_.contiguous[static_cast<size_t>(group)];
+    Lifetime life;
+    int64_t bytes = 0;
+    for (const ValueId id : members) {
+      const ValueId root = storage_[index(id)].root;
+      if (!is_transient(root)) return;  // the persistent layout has them in order
+      check(group_of_[index(root)] < 0, "'%s' is in two contiguous groups", label_of(graph_, id));
+      group_of_[index(root)] = group;
+      member_[root] = {plan_.blocks.size(), bytes};
+      bytes += aligned(bytes_[index(root)]);
+      life.cover(lifetimes_[index(root)].first, lifetimes_[index(root)].last);
+    }
+    add_block("bucket " + std::to_string(group), MemoryCategory::gradients, bytes, life);
+  }
+
+  void add_root(ValueId id) {
+    if (storage_[index(id)].root != id || !is_transient(id) || group_of_[index(id)] >= 0) return;
+    if (lifetimes_[index(id)].first < 0) return;  // pruned away
+    member_[id] = {plan_.blocks.size(), 0};
+    add_block(label_of(graph_, id), category_of(graph_.value(id).kind), bytes_[index(id)],
+              lifetimes_[index(id)]);
+  }
+
+  void add_workspace(size_t step) {
+    const Node& node = graph_.nodes[index(steps_[step].node)];
+    const int64_t bytes = options_.workspace_bytes ? options_.workspace_bytes(graph_, node) : 0;
+    plan_.workspace_bytes.push_back(bytes);
+    plan_.workspace_offsets.push_back(-1);
+    if (bytes == 0) return;
+    workspace_block_[step] = plan_.blocks.size();
+    const MemoryCategory category =
+        is_collective(node.op) ? MemoryCategory::communication : MemoryCategory::workspace;
+    add_block(std::string(name(node.op)) + " workspace", category, bytes,
+              {static_cast<int>(step), ends_[step]});
+  }
+
+  void locate_values() {
+    plan_.locations.resize(graph_.values.size());
+    for (size_t i = 0; i < graph_.values.size(); ++i) {
+      const Storage& s = storage_[i];
+      Location& location = plan_.locations[i];
+      location.slice_axis = s.slice_axis;
+      location.slice_stride = s.is_slice ? s.slice_stride : 0;
+      if (is_transient(s.root)) {
+        const auto member = member_.find(s.root);
+        if (member == member_.end()) continue;  // pruned away
+        location.offset = plan_.blocks[member->second.block].offset + member->second.offset;
+      } else {
+        const auto entry = persistent_.by_name.find(graph_.value(s.root).name);
+        check(entry != persistent_.by_name.end(), "'%s' is not in the persistent layout",
+              graph_.value(s.root).name);
+        location.region = Region::persistent;
+        location.offset = persistent_.entries[entry->second].offset;
+      }
+    }
+  }
+
+  void locate_workspaces() {
+    for (const auto& [step, block] : workspace_block_) {
+      plan_.workspace_offsets[step] = plan_.blocks[block].offset;
+    }
+  }
+
+  const Graph& graph_;
+  const std::vector<Step>& steps_;
+  const PersistentLayout& persistent_;
+  const PlanOptions& options_;
+  std::vector<Storage> storage_;
+  std::vector<int64_t> bytes_;
+  std::vector<int> ends_;
+  std::vector<Lifetime> lifetimes_;
+  std::vector<int> group_of_;  // by root
+  std::map<ValueId, Member> member_;
+  std::map<size_t, size_t> workspace_block_;  // step -> block
+  MemoryPlan plan_;
+};
+
+}  // namespace
+
+MemoryPlan plan_memory(const Graph& graph, const std::vector<Step>& steps, const Mesh& mesh,
+                       const PersistentLayout& persistent, const PlanOptions& options) {
+  return Planner(graph, steps, mesh, persistent, options).plan();
+}
+
+PersistentLayout plan_persistent(std::span<const Graph* const> graphs, const Mesh& mesh) {
+  std::map<std::string, std::vector<std::string>> group_of;  // member -> its group, in order
+  std::map<std::string, int64_t> bytes_of;
+  for (const Graph* graph : graphs) {
+    const std::vector<Storage> storage = find_storage(*graph);
+    const std::vector<int64_t> bytes = storage_bytes(*graph, storage, mesh);
+    for (size_t i = 0; i < graph->values.size(); ++i) {
+      if (!is_persistent(graph->values[i].kind)) continue;
+      int64_t& most = bytes_of[graph->values[i].name];
+      most = std::max(most, bytes[i]);
+    }
+    for (const auto& members : graph->contiguous) {
+      std::vector<std::string> names;
+      for (const ValueId id : members) {
+        const Value& root = graph->value(storage[index(id)].root);
+        if (is_persistent(root.kind)) names.push_back(root.name);
+      }
+      for (const std::string& name : names) group_of[name] = names;
+    }
+  }
+  PersistentLayout layout;
+  const auto place = [&](const std::string& name, ValueKind kind) {
+    if (layout.by_name.contains(name)) return;
+    layout.by_name[name] = layout.entries.size();
+    layout.entries.push_back({name, category_of(kind), layout.bytes, bytes_of[name]});
+    layout.bytes += aligned(bytes_of[name]);
+  };
+  for (const Graph* graph : graphs) {
+    for (const Value& value : graph->values) {
+      if (!is_persistent(value.kind)) continue;
+      const auto group = group_of.find(value.name);
+      if (group == group_of.end())
+        place(value.name, value.kind);
+      else
+        for (const std::string& name : group->second) place(name, value.kind);
+    }
+  }
+  return layout;
+}
+
+}  // namespace caravan

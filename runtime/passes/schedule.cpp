@@ -1,0 +1,151 @@
+#include "runtime/passes/schedule.h"
+
+#include <algorithm>
+#include <functional>
+#include <queue>
+
+#include "runtime/error.h"
+#include "runtime/storage.h"
+
+namespace caravan {
+namespace {
+
+// Which nodes must come before which: edges of the dependency graph, by node position.
+class Dependencies {
+ public:
+  explicit Dependencies(const Graph& graph)
+      : successors_(graph.nodes.size()), num_before_(graph.nodes.size(), 0) {
+    const std::vector<Storage> storage = find_storage(graph);
+    std::vector<int> producer(graph.values.size(), -1);
+    for (size_t i = 0; i < graph.nodes.size(); ++i) {
+      for (const ValueId id : graph.nodes[i].outputs) producer[index(id)] = static_cast<int>(i);
+    }
+    for (size_t i = 0; i < graph.nodes.size(); ++i) {
+      for (const ValueId id : graph.nodes[i].inputs) add(producer[index(id)], i);
+    }
+    add_overwrites(graph, storage, producer);
+  }
+
+  const std::vector<size_t>& successors(size_t node) const { return successors_[node]; }
+  const std::vector<int>& num_before() const { return num_before_; }
+
+ private:
+  void add(int before, size_t after) {
+    if (before < 0 || static_cast<size_t>(before) == after) return;
+    successors_[static_cast<size_t>(before)].push_back(after);
+    ++num_before_[after];
+  }
+
+  // A node that overwrites bytes comes after every node that reads them as they were: the readers
+  // of the values that it replaces.
+  void add_overwrites(const Graph& graph, const std::vector<Storage>& storage,
+                      const std::vector<int>& producer) {
+    std::vector<std::vector<size_t>> readers(graph.values.size());  // by root, in order
+    for (size_t i = 0; i < graph.nodes.size(); ++i) {
+      for (const ValueId id : graph.nodes[i].inputs) {
+        readers[index(storage[index(id)].root)].push_back(i);
+      }
+    }
+    for (size_t i = 0; i < graph.nodes.size(); ++i) {
+      for (const ValueId root : written_roots(graph.nodes[i], storage)) {
+        if (readers[index(root)].empty()) continue;
+        for (const size_t reader : readers[index(root)]) {
+          if (!reads_result_of(graph, reader, i, root, storage, producer)) {
+            add(static_cast<int>(reader), i);
+          }
+        }
+      }
+    }
+  }
+
+  // Whether what `reader` reads of the storage was written by `writer` or after it.
+  static bool reads_result_of(const Graph& graph, size_t reader, size_t writer, ValueId root,
+                              const std::vector<Storage>& storage,
+                              const std::vector<int>& producer) {
+    std::vector<ValueId> open = graph.nodes[reader].inputs;
+    std::erase_if(open, [&](ValueId id) { return storage[index(id)].root != root; });
+    while (!open.empty()) {  // walk the versions of the storage backwards
+      const int made_by = producer[index(open.back())];
+      open.pop_back();
+      if (made_by < 0) continue;
+      if (static_cast<size_t>(made_by) == writer) return true;
+      for (const ValueId id : graph.nodes[static_cast<size_t>(made_by)].inputs) {
+        if (storage[index(id)].root == root) open.push_back(id);
+      }
+    }
+    return false;
+  }
+
+  std::vector<std::vector<size_t>> successors_;
+  std::vector<int> num_before_;
+};
+
+bool reads_only_persistent(const Graph& graph, const Node& node) {
+  return std::ranges::all_of(node.inputs,
+                             [&](ValueId id) { return is_persistent(graph.value(id).kind); });
+}
+
+bool runs_early(const Graph& graph, const Node& node) {
+  if (std::holds_alternative<Accumulate>(node.op)) return true;
+  return is_collective(node.op) && !reads_only_persistent(graph, node);
+}
+
+}  // namespace
+
+Graph reorder(Graph graph) {
+  const Dependencies dependencies(graph);
+  std::vector<int> missing = dependencies.num_before();
+  using MinHeap = std::priority_queue<size_t, std::vector<size_t>, std::greater<>>;
+  MinHeap early, ready;
+  const auto make_ready = [&](size_t i) {
+    (runs_early(graph, graph.nodes[i]) ? early : ready).push(i);
+  };
+  for (size_t i = 0; i < missing.size(); ++i) {
+    if (missing[i] == 0) make_ready(i);
+  }
+  std::vector<Node> ordered;
+  while (!early.empty() || !ready.empty()) {
+    MinHeap& heap = early.empty() ? ready : early;
+    const size_t next = heap.top();
+    heap.pop();
+    for (const size_t successor : dependencies.successors(next)) {
+      if (--missing[successor] == 0) make_ready(successor);
+    }
+    ordered.push_back(graph.nodes[next]);
+    if (is_collective(ordered.back().op)) ordered.back().stream = Stream::communication;
+  }
+  check(ordered.size() == graph.nodes.size(), "the graph has a cycle through %d nodes",
+        graph.nodes.size() - ordered.size());
+  graph.nodes = std::move(ordered);
+  return graph;
+}
+
+std::vector<Step> schedule(const Graph& graph) {
+  const std::vector<Storage> storage = find_storage(graph);
+  // By root: the last communication step that wrote it, and the last that touched it.
+  std::vector<int> written(graph.values.size(), -1), touched(graph.values.size(), -1);
+  std::vector<Step> steps;
+  int waited = -1;  // all communication up to here is done
+  for (size_t i = 0; i < graph.nodes.size(); ++i) {
+    const Node& node = graph.nodes[i];
+    Step step{.node = static_cast<NodeId>(i)};
+    const std::vector<ValueId> writes = written_roots(node, storage);
+    if (node.stream == Stream::communication) {  // in order among themselves: no wait
+      for (const ValueId id : node.inputs) touched[index(storage[index(id)].root)] = int(i);
+      for (const ValueId root : writes) written[index(root)] = touched[index(root)] = int(i);
+    } else {
+      for (const ValueId id : node.inputs) {
+        step.wait_for = std::max(step.wait_for, written[index(storage[index(id)].root)]);
+      }
+      for (const ValueId root : writes) {
+        step.wait_for = std::max(step.wait_for, touched[index(root)]);
+      }
+      if (step.wait_for <= waited) step.wait_for = -1;
+      waited = std::max(waited, step.wait_for);
+    }
+    steps.push_back(step);
+  }
+  return steps;
+}
+
+}  // namespace caravan
