@@ -23,10 +23,4 @@ std::byte* Arena::persistent(const std::string& name) const {
   return memory_->data() + layout_.entries[found->second].offset;
 }
 
-int64_t transient_bytes(std::span<const Program> programs) {
-  int64_t most = 0;
-  for (const Program& program : programs) most = std::max(most, program.plan.transient_bytes);
-  return most;
-}
-
 }  // namespace caravan

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <memory>
-#include <span>
 
 #include "runtime/backend.h"
 #include "runtime/program.h"
@@ -31,8 +30,5 @@ class Arena {
   int64_t transient_bytes_;
   std::unique_ptr<DeviceMemory> memory_;
 };
-
-// The transient bytes that programs sharing an arena need: those of the largest.
-int64_t transient_bytes(std::span<const Program> programs);
 
 }  // namespace caravan

@@ -12,6 +12,13 @@
 
 namespace caravan {
 
+// Debug builds check plans and overwrite freed memory (runtime/executor.h).
+#ifdef NDEBUG
+inline constexpr bool kDebugBuild = false;
+#else
+inline constexpr bool kDebugBuild = true;
+#endif
+
 enum class ExitCode : int {
   done = 0,
   internal = 1,

@@ -13,12 +13,6 @@
 
 namespace caravan {
 
-#ifdef NDEBUG
-inline constexpr bool kDebugBuild = false;
-#else
-inline constexpr bool kDebugBuild = true;
-#endif
-
 // One communicator per axis, for the communication stream alone; null where the axis has size 1.
 using AxisCommunicators = std::array<Communicator*, kNumAxes>;
 

@@ -1,0 +1,41 @@
+// From a configuration to Programs: the one place that knows every pass and their order.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "launch/config.h"
+#include "runtime/backend.h"
+#include "runtime/mesh.h"
+#include "runtime/program.h"
+
+namespace caravan {
+
+// All that a run executes, and where it lies. The same on every rank.
+struct RunPlan {
+  Mesh mesh;
+  int64_t accumulation_steps = 1;
+  PersistentLayout layout;
+  std::vector<Program> programs;  // "accumulate" (only when it accumulates), "update", "evaluate"
+
+  const Program* find(std::string_view name) const;     // null when absent
+  const Program& program(std::string_view name) const;  // internal error when absent
+  int64_t transient_bytes() const;                      // of the largest program
+  int64_t arena_bytes() const { return layout.bytes + transient_bytes(); }
+};
+
+// Called with the graph after each pass: "build", "autodiff", "optimizer", "parallelize", "bucket",
+// "schedule".
+using GraphObserver =
+    std::function<void(std::string_view program, std::string_view pass, const Graph& graph)>;
+
+// The mesh of a configuration for so many processes; config errors when they do not fit.
+Mesh make_mesh(const Config& config, int world_size);
+
+// Plans every program of a training run. `config` is validated and its model has a vocabulary.
+// The backend only answers how much scratch memory its kernels need.
+RunPlan plan_run(const Config& config, const Mesh& mesh, const Backend& backend,
+                 const GraphObserver& observer = {});
+
+}  // namespace caravan
