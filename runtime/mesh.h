@@ -27,10 +27,6 @@ Shape local_shape(const Shape& global, const Placement& placement, const Mesh& m
 // The part of the global tensor that this rank holds; smaller than local_shape, down to nothing,
 // on the last ranks when a dim does not divide. A dim sharded by several axes is split by tp first
 // and dp last.
-struct Box {
-  Shape offset;
-  Shape extent;
-};
 Box local_box(const Shape& global, const Placement& placement, const Mesh& mesh);
 
 }  // namespace caravan

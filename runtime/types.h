@@ -22,6 +22,13 @@ using Shape = std::vector<int64_t>;  // row-major; {} is a scalar
 int64_t num_elements(const Shape& shape);
 std::string to_string(const Shape& shape);  // "[8,16]"
 
+// Elements [offset[d], offset[d] + extent[d]) of every dim d of a tensor; both are {} for a scalar.
+struct Box {
+  Shape offset;
+  Shape extent;
+  bool operator==(const Box&) const = default;
+};
+
 struct TensorSpec {
   Shape shape;
   DType dtype = DType::f32;
