@@ -87,6 +87,7 @@ class Hdf5Writer {
   }
   void write_attribute(const std::string& object, const std::string& name,
                        const Hdf5Attribute& value);
+  const Hdf5Dataset& dataset(const std::string& name) const { return created(name); }
   // Completes the file and makes it durable (fsync of the file, not of its folder).
   void close();
 

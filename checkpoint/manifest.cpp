@@ -1,0 +1,222 @@
+// Writing and validating manifests; reading them is in manifest_reader.cpp.
+#include "checkpoint/manifest.h"
+
+#include <algorithm>
+#include <cctype>
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "checkpoint/crc32c.h"
+#include "runtime/error.h"
+
+namespace caravan {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMaxNameBytes = 512;
+constexpr size_t kMaxDims = 8;
+constexpr size_t kMaxShards = 1 << 16;  // of one tensor: bounds the search for overlaps
+
+// JSON has no word for them, and a lost NaN would resume a run with another number.
+json encode_scalar(double value) {
+  if (std::isnan(value)) return "nan";
+  if (std::isinf(value)) return value > 0 ? "inf" : "-inf";
+  return value;
+}
+
+json encode_scalars(const std::map<std::string, double>& scalars) {
+  json result = json::object();
+  for (const auto& [name, value] : scalars) result[name] = encode_scalar(value);
+  return result;
+}
+
+json encode_file(const FileRecord& file) {
+  return {{"name", file.name},
+          {"size_bytes", file.size_bytes},
+          {"frame_crc32c", crc32c_hex(file.frame_crc32c)}};
+}
+
+json encode_shard(const ShardRecord& shard) {
+  return {{"offset", shard.box.offset},
+          {"extent", shard.box.extent},
+          {"file", shard.file},
+          {"offset_bytes", shard.offset_bytes},
+          {"crc32c", crc32c_hex(shard.crc32c)}};
+}
+
+json encode_tensors(const std::vector<TensorRecord>& tensors) {
+  json result = json::array();
+  for (const TensorRecord& tensor : tensors) {
+    json shards = json::array();
+    for (const ShardRecord& shard : tensor.shards) shards.push_back(encode_shard(shard));
+    result.push_back({{"name", tensor.name},
+                      {"dtype", name(tensor.dtype)},
+                      {"shape", tensor.shape},
+                      {"shards", std::move(shards)}});
+  }
+  return result;
+}
+
+// Says which manifest and which part of it is wrong.
+struct Require {
+  const std::string& origin;
+
+  void operator()(bool ok, const std::string& part, const std::string& what) const {
+    if (!ok) throw checkpoint_error(absl::StrFormat("%s: %s: %s", origin, part, what));
+  }
+};
+
+// A path of HDF5 groups: no empty, "." or ".." part.
+bool is_tensor_name(const std::string& text) {
+  if (text.empty() || text.size() > kMaxNameBytes) return false;
+  const auto printable = [](unsigned char c) { return c > ' ' && c < 0x7F; };
+  if (!std::all_of(text.begin(), text.end(), printable)) return false;
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find('/', begin), text.size());
+    const std::string part = text.substr(begin, end - begin);
+    if (part.empty() || part == "." || part == "..") return false;
+    begin = end + 1;
+  }
+  return true;
+}
+
+// Elements of a shape whose bytes fit an int64_t; -1 otherwise.
+int64_t checked_elements(const Shape& shape) {
+  int64_t count = 1;
+  for (const int64_t size : shape) {
+    if (size < 1 || __builtin_mul_overflow(count, size, &count)) return -1;
+  }
+  return count <= INT64_MAX / 16 ? count : -1;
+}
+
+// Shards with different ranges along dim 0 are found apart by sorting; only the rest is compared.
+void check_disjoint(const TensorRecord& tensor, const Require& require) {
+  if (tensor.shape.empty()) return;  // a scalar: its one element is counted by the caller
+  std::vector<const ShardRecord*> sorted;
+  for (const ShardRecord& shard : tensor.shards) sorted.push_back(&shard);
+  const auto begin = [](const ShardRecord* shard) { return shard->box.offset[0]; };
+  std::sort(sorted.begin(), sorted.end(),
+            [&](const auto* a, const auto* b) { return begin(a) < begin(b); });
+  for (size_t i = 0; i < sorted.size(); ++i) {
+    const int64_t end = begin(sorted[i]) + sorted[i]->box.extent[0];
+    for (size_t j = i + 1; j < sorted.size() && begin(sorted[j]) < end; ++j) {
+      require(!intersect(sorted[i]->box, sorted[j]->box), "tensor " + tensor.name,
+              absl::StrFormat("shards %s and %s overlap", to_string(sorted[i]->box),
+                              to_string(sorted[j]->box)));
+    }
+  }
+}
+
+struct ByteRange {
+  int64_t begin, end;
+  const TensorRecord* tensor;
+};
+using FileRanges = std::map<std::string, std::vector<ByteRange>>;
+
+void check_tensor(const TensorRecord& tensor, const Require& require, FileRanges& files) {
+  const std::string part = "tensor " + tensor.name;
+  const int64_t num_elements = checked_elements(tensor.shape);
+  require(tensor.shape.size() <= kMaxDims && num_elements > 0, part,
+          absl::StrFormat("impossible shape %s", to_string(tensor.shape)));
+  require(tensor.shards.size() <= kMaxShards, part, "too many shards");
+  int64_t covered = 0;
+  for (const ShardRecord& shard : tensor.shards) {
+    require(
+        lies_inside(shard.box, tensor.shape), part,
+        absl::StrFormat("a shard in %s leaves the shape %s", shard.file, to_string(tensor.shape)));
+    const int64_t elements = caravan::num_elements(shard.box.extent);
+    const int64_t bytes = elements * size_bytes(tensor.dtype);
+    require(files.count(shard.file) > 0, part, "is said to be in unlisted file " + shard.file);
+    require(shard.offset_bytes >= 0 && shard.offset_bytes <= INT64_MAX - bytes, part,
+            "impossible offset_bytes");
+    files[shard.file].push_back({shard.offset_bytes, shard.offset_bytes + bytes, &tensor});
+    covered += elements;
+    require(covered <= num_elements, part, "its shards overlap");
+  }
+  check_disjoint(tensor, require);
+  require(
+      covered == num_elements, part,
+      absl::StrFormat("%d of %d elements are in no shard", num_elements - covered, num_elements));
+}
+
+void check_file(const FileRecord& file, std::vector<ByteRange>& ranges, const Require& require) {
+  std::sort(ranges.begin(), ranges.end(),
+            [](const ByteRange& a, const ByteRange& b) { return a.begin < b.begin; });
+  int64_t end = 0;
+  for (const ByteRange& range : ranges) {
+    const std::string part = "tensor " + range.tensor->name;
+    require(range.begin >= end, part, "overlaps another one in " + file.name);
+    require(range.end <= file.size_bytes, part, "lies beyond the end of " + file.name);
+    end = range.end;
+  }
+}
+
+}  // namespace
+
+bool is_plain_name(const std::string& text) {
+  const auto plain = [](unsigned char c) {
+    return std::isalnum(c) != 0 || c == '-' || c == '_' || c == '.';
+  };
+  return !text.empty() && text.size() <= 128 && text[0] != '.' &&
+         std::all_of(text.begin(), text.end(), plain);
+}
+
+std::string encode(const Manifest& manifest) {
+  const CheckpointHeader& header = manifest.header;
+  json files = json::array();
+  for (const FileRecord& file : manifest.files) files.push_back(encode_file(file));
+  const json body = {{"format", kManifestFormat},
+                     {"run_id", header.run_id},
+                     {"step", header.step},
+                     {"tokens", header.tokens},
+                     {"config_hash", header.config_hash},
+                     {"tool_version", header.tool_version},
+                     {"unix_time", header.unix_time},
+                     {"layout", header.layout},
+                     {"counters", header.counters},
+                     {"scalars", encode_scalars(header.scalars)},
+                     {"texts", header.texts},
+                     {"files", std::move(files)},
+                     {"tensors", encode_tensors(manifest.tensors)}};
+  std::string text = body.dump(1);
+  text.resize(text.size() - 2);  // the closing "\n}" follows the checksum
+  text += ",\n";
+  return text + absl::StrFormat("\"crc32c\": \"%08x\"\n}\n", crc32c(text.data(), text.size()));
+}
+
+std::string encode(const RankReport& report) {
+  return json{{"error", report.error},
+              {"file", encode_file(report.file)},
+              {"tensors", encode_tensors(report.tensors)}}
+      .dump(-1, ' ', false, json::error_handler_t::replace);  // paths may hold any bytes
+}
+
+void validate(const Manifest& manifest, const std::string& origin) {
+  const Require require{origin};
+  require(is_plain_name(manifest.header.run_id), "run_id", "not a plain name");
+  require(manifest.header.step >= 0, "step", "negative");
+  require(manifest.header.tokens >= 0, "tokens", "negative");
+  FileRanges ranges;
+  for (const FileRecord& file : manifest.files) {
+    require(is_plain_name(file.name), "files", "a name that is not plain");
+    require(file.size_bytes >= 0, "file " + file.name, "negative size_bytes");
+    require(ranges.try_emplace(file.name).second, "file " + file.name, "listed twice");
+  }
+  std::set<std::string> names;
+  for (const TensorRecord& tensor : manifest.tensors) {
+    require(is_tensor_name(tensor.name), "tensors", "a name that is not one of a tensor");
+    require(names.insert(tensor.name).second, "tensor " + tensor.name, "listed twice");
+    check_tensor(tensor, require, ranges);
+  }
+  for (const FileRecord& file : manifest.files) check_file(file, ranges[file.name], require);
+}
+
+int64_t total_bytes(const Manifest& manifest) {
+  int64_t bytes = 0;
+  for (const FileRecord& file : manifest.files) bytes += file.size_bytes;
+  return bytes;
+}
+
+}  // namespace caravan

@@ -1,0 +1,30 @@
+// Files and folders with durability: what std::filesystem does not offer. Errors are
+// checkpoint errors that name the path and the errno.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace caravan {
+
+// "No space left on device (errno 28)"
+std::string errno_text(int number);
+
+// Creates or replaces a file and makes it durable. The folder's entry needs sync_folder() too.
+void write_durable_file(const std::string& path, const std::string& text);
+
+// Makes the entries of a folder (names created, renamed or removed) durable.
+void sync_folder(const std::string& path);
+
+// Gives folder `from` the name `to`. When `to` exists, the new content replaces it and the name
+// that the old content has now is returned ("" otherwise). Atomic where the file system can swap
+// two names; elsewhere (NFS) a crash between two renames leaves only the old content's new name.
+std::string publish_folder(const std::string& from, const std::string& to);
+
+// The whole content of a regular file (not a link) of at most `max_bytes`.
+std::string read_small_file(const std::string& path, int64_t max_bytes);
+
+// Bytes of a regular file (not a link).
+int64_t file_size_bytes(const std::string& path);
+
+}  // namespace caravan

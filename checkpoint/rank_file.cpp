@@ -1,0 +1,130 @@
+#include "checkpoint/rank_file.h"
+
+#include <algorithm>
+#include <fstream>
+
+#include "checkpoint/crc32c.h"
+#include "checkpoint/posix_file.h"
+
+namespace caravan {
+namespace {
+
+constexpr int64_t kChunkBytes = int64_t{1} << 20;  // stays in the L2 cache from CRC to write
+
+struct ByteRange {
+  int64_t begin, end;
+};
+
+Hdf5Type hdf5_type_of(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return Hdf5Type::f32;
+    case DType::bf16:
+      return Hdf5Type::u16;
+    case DType::i32:
+      return Hdf5Type::i32;
+  }
+  throw internal_error("unknown dtype");
+}
+
+// The checksum of all bytes of a file outside of `shards`.
+uint32_t frame_checksum(const std::string& path, int64_t size, std::vector<ByteRange> shards) {
+  std::ifstream file(path, std::ios::binary);
+  std::string buffer(1 << 16, '\0');
+  std::sort(shards.begin(), shards.end(),
+            [](const ByteRange& a, const ByteRange& b) { return a.begin < b.begin; });
+  shards.push_back({size, size});
+  uint32_t crc = 0;
+  int64_t position = 0;
+  for (const ByteRange& shard : shards) {
+    file.seekg(position);
+    while (position < shard.begin) {
+      const auto left = static_cast<size_t>(shard.begin - position);
+      const size_t bytes = std::min(left, buffer.size());
+      if (!file.read(buffer.data(), static_cast<std::streamsize>(bytes))) {
+        throw checkpoint_error(path + ": cannot be read to its end");
+      }
+      crc = crc32c(buffer.data(), bytes, crc);
+      position += static_cast<int64_t>(bytes);
+    }
+    position = shard.end;
+  }
+  return crc;
+}
+
+ShardRecord write_shard(Hdf5Writer& writer, const std::string& file, const TensorShard& shard) {
+  const Box box{shard.offset, shard.extent};
+  check(lies_inside(box, shard.global_shape), "shard %s of %s leaves its shape %s", to_string(box),
+        shard.name, to_string(shard.global_shape));
+  writer.create(shard.name, hdf5_type_of(shard.dtype), shard.extent);
+  writer.write_attribute(shard.name, "dtype", std::string(name(shard.dtype)));
+  const auto* bytes = static_cast<const char*>(shard.data);
+  const int64_t element_bytes = size_bytes(shard.dtype), total = num_elements(shard.extent);
+  uint32_t crc = 0;
+  for (int64_t first = 0; first < total; first += kChunkBytes / element_bytes) {
+    const int64_t count = std::min(total - first, kChunkBytes / element_bytes);
+    const char* chunk = bytes + first * element_bytes;
+    crc = crc32c(chunk, static_cast<size_t>(count * element_bytes), crc);
+    writer.write(shard.name, first, count, chunk);
+  }
+  return {box, file, writer.dataset(shard.name).offset_bytes, crc};
+}
+
+void compare(const Hdf5Reader& reader, const FileContent& content) {
+  const Hdf5Dataset& dataset = reader.dataset(content.tensor->name);
+  const bool same = dataset.type == hdf5_type_of(content.tensor->dtype) &&
+                    dataset.shape == content.shard->box.extent &&
+                    dataset.offset_bytes == content.shard->offset_bytes;
+  if (same) return;
+  throw checkpoint_error(absl::StrFormat(
+      "%s: dataset '%s' (%s%s at byte %d) is not what the manifest says (%s%s at byte %d)",
+      reader.path(), content.tensor->name, name(dataset.type), to_string(dataset.shape),
+      dataset.offset_bytes, name(content.tensor->dtype), to_string(content.shard->box.extent),
+      content.shard->offset_bytes));
+}
+
+}  // namespace
+
+RankReport write_rank_file(const std::string& folder, const std::string& name,
+                           std::span<const TensorShard> shards) {
+  RankReport report;
+  if (shards.empty()) return report;
+  const std::string path = folder + "/" + name;
+  Hdf5Writer writer(path, ExitCode::checkpoint);
+  std::vector<ByteRange> ranges;
+  for (const TensorShard& shard : shards) {
+    const ShardRecord record = write_shard(writer, name, shard);
+    const int64_t bytes = num_elements(shard.extent) * size_bytes(shard.dtype);
+    ranges.push_back({record.offset_bytes, record.offset_bytes + bytes});
+    report.tensors.push_back({shard.name, shard.dtype, shard.global_shape, {record}});
+  }
+  writer.close();
+  sync_folder(folder);  // on network file systems each machine makes its own names durable
+  const int64_t size = file_size_bytes(path);
+  report.file = {name, size, frame_checksum(path, size, std::move(ranges))};
+  return report;
+}
+
+std::unique_ptr<Hdf5Reader> open_rank_file(const std::string& folder, const FileRecord& file,
+                                           std::span<const FileContent> content) {
+  const std::string path = folder + "/" + file.name;
+  const int64_t size = file_size_bytes(path);
+  if (size != file.size_bytes) {
+    throw checkpoint_error(absl::StrFormat("%s: has %d bytes where the manifest says %d", path,
+                                           size, file.size_bytes));
+  }
+  std::vector<ByteRange> ranges;
+  for (const FileContent& entry : content) {
+    const int64_t begin = entry.shard->offset_bytes;
+    const int64_t bytes = num_elements(entry.shard->box.extent) * size_bytes(entry.tensor->dtype);
+    ranges.push_back({begin, begin + bytes});
+  }
+  if (frame_checksum(path, size, std::move(ranges)) != file.frame_crc32c) {
+    throw checkpoint_error(path + ": damaged outside of its tensors (checksum mismatch)");
+  }
+  auto reader = std::make_unique<Hdf5Reader>(path, ExitCode::checkpoint);
+  for (const FileContent& entry : content) compare(*reader, entry);
+  return reader;
+}
+
+}  // namespace caravan

@@ -1,0 +1,86 @@
+#include "checkpoint/reader.h"
+
+#include <algorithm>
+
+#include "checkpoint/crc32c.h"
+
+namespace caravan {
+namespace {
+
+constexpr int64_t kBufferBytes = int64_t{1} << 20;
+constexpr int kMaxOpenFiles = 256;  // a quarter of the usual limit of descriptors
+
+}  // namespace
+
+CheckpointReader::CheckpointReader(const std::string& path)
+    : path_(path), manifest_(read_manifest(path)), buffer_(kBufferBytes) {
+  for (const FileRecord& file : manifest_.files) files_[file.name].record = &file;
+  for (const TensorRecord& tensor : manifest_.tensors) {
+    tensors_[tensor.name] = &tensor;
+    for (const ShardRecord& shard : tensor.shards) {
+      files_[shard.file].content.push_back({&tensor, &shard});
+    }
+  }
+}
+
+const TensorRecord& CheckpointReader::tensor(const std::string& name) const {
+  const auto found = tensors_.find(name);
+  if (found != tensors_.end()) return *found->second;
+  throw checkpoint_error(absl::StrFormat(
+      "%s: has no tensor '%s' (`caravan ckpt show %s --tensors` lists them)", path_, name, path_));
+}
+
+Hdf5Reader& CheckpointReader::open(File& file) {
+  if (file.reader) return *file.reader;
+  if (num_open_ == kMaxOpenFiles) {
+    for (auto& [name, other] : files_) other.reader.reset();
+    num_open_ = 0;
+  }
+  file.reader = open_rank_file(path_, *file.record, file.content);
+  ++num_open_;
+  return *file.reader;
+}
+
+void CheckpointReader::read(const TensorRequest& request) {
+  const TensorRecord& found = tensor(request.name);
+  if (found.dtype != request.dtype || found.shape != request.global_shape) {
+    throw checkpoint_error(absl::StrFormat(
+        "%s: tensor '%s' was saved as %s%s, but this run needs %s%s: the model differs", path_,
+        request.name, name(found.dtype), to_string(found.shape), name(request.dtype),
+        to_string(request.global_shape)));
+  }
+  const Box wanted{request.offset, request.extent};
+  check(lies_inside(wanted, found.shape), "box %s of %s leaves its shape %s", to_string(wanted),
+        request.name, to_string(found.shape));
+  // The manifest was validated: the shards cover the tensor, so they cover the box.
+  for (const ShardRecord& shard : found.shards) {
+    const std::optional<Box> common = intersect(shard.box, wanted);
+    if (common) read_shard(found, shard, *common, request);
+  }
+}
+
+void CheckpointReader::read_shard(const TensorRecord& tensor, const ShardRecord& shard,
+                                  const Box& common, const TensorRequest& request) {
+  Hdf5Reader& reader = open(files_.at(shard.file));
+  const int64_t element_bytes = size_bytes(tensor.dtype);
+  SharedRuns runs(shard.box, {request.offset, request.extent}, common);
+  // The first time the whole shard passes by, for its checksum; later only what is wanted.
+  const bool is_checked = checked_.count(&shard) > 0;
+  const int64_t begin = is_checked ? runs.source_begin() : 0;
+  const int64_t end = is_checked ? runs.source_end() : num_elements(shard.box.extent);
+  uint32_t crc = 0;
+  for (int64_t first = begin; first < end; first += kBufferBytes / element_bytes) {
+    const int64_t count = std::min(end - first, kBufferBytes / element_bytes);
+    reader.read(tensor.name, first, count, buffer_.data());
+    if (!is_checked) crc = crc32c(buffer_.data(), static_cast<size_t>(count * element_bytes), crc);
+    runs.copy(first, count, buffer_.data(), element_bytes, static_cast<char*>(request.data));
+  }
+  if (is_checked) return;
+  if (crc != shard.crc32c) {
+    throw checkpoint_error(absl::StrFormat("%s: tensor '%s' is damaged (checksum mismatch)",
+                                           reader.path(), tensor.name));
+  }
+  checked_.insert(&shard);
+}
+
+}  // namespace caravan

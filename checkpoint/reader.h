@@ -1,0 +1,64 @@
+// Loading from a checkpoint: any box of any global tensor, out of whatever shards were written, so
+// that every layout of ranks loads every other. Each byte that reaches the caller was checked, and
+// so was the whole of each shard and the frame of each file it came from.
+//
+// Memory: the manifest and one buffer of 1 MiB. Reads only the files that hold what is asked for.
+// Threads: one at a time; opens HDF5 files (see data/hdf5_file.h).
+// Errors: checkpoint errors that name tensor and file.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "checkpoint/manifest.h"
+#include "checkpoint/rank_file.h"
+
+namespace caravan {
+
+// A box of a global tensor that is wanted in host memory, row-major and dense.
+struct TensorRequest {
+  std::string name;
+  DType dtype = DType::f32;  // must be what was saved, and so must global_shape
+  Shape global_shape;
+  Shape offset;
+  Shape extent;
+  void* data = nullptr;
+};
+
+class CheckpointReader {
+ public:
+  explicit CheckpointReader(const std::string& path);  // a folder with a manifest
+  CheckpointReader(const CheckpointReader&) = delete;
+  CheckpointReader& operator=(const CheckpointReader&) = delete;
+
+  const std::string& path() const { return path_; }
+  const Manifest& manifest() const { return manifest_; }
+  bool has_tensor(const std::string& name) const { return tensors_.count(name) > 0; }
+  const TensorRecord& tensor(const std::string& name) const;  // an error when missing
+
+  // Fills request.data. After an error its content is undefined and must not be used.
+  void read(const TensorRequest& request);
+
+ private:
+  struct File {
+    const FileRecord* record = nullptr;
+    std::vector<FileContent> content;
+    std::unique_ptr<Hdf5Reader> reader;  // null until a tensor in it is read
+  };
+  Hdf5Reader& open(File& file);
+  void read_shard(const TensorRecord& tensor, const ShardRecord& shard, const Box& common,
+                  const TensorRequest& request);
+
+  std::string path_;
+  Manifest manifest_;
+  std::map<std::string, const TensorRecord*> tensors_;
+  std::map<std::string, File> files_;
+  std::set<const ShardRecord*> checked_;
+  std::vector<char> buffer_;
+  int num_open_ = 0;
+};
+
+}  // namespace caravan

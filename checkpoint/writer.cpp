@@ -1,0 +1,143 @@
+#include "checkpoint/writer.h"
+
+#include <ctime>
+#include <filesystem>
+#include <map>
+
+#include "checkpoint/directory.h"
+#include "checkpoint/posix_file.h"
+
+namespace caravan {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string temporary_path(const SaveRequest& request) {
+  return request.folder + "/" + temporary_folder_name(request.header.step, request.header.run_id);
+}
+
+// Each new folder is made durable in its parent, from the outermost one inwards.
+void make_folders(const fs::path& folder) {
+  std::error_code error;
+  if (fs::is_directory(folder, error)) return;
+  if (folder.has_relative_path()) make_folders(folder.parent_path());
+  fs::create_directory(folder, error);
+  if (error) {
+    throw checkpoint_error(absl::StrFormat("%s: cannot make the folder: %s", folder.string(),
+                                           errno_text(error.value())));
+  }
+  sync_folder(folder.parent_path().string());
+}
+
+// The reports of all ranks as one manifest; an error when one of them failed.
+Manifest merge(const CheckpointHeader& header, std::span<const std::string> reports) {
+  Manifest manifest{.header = header, .files = {}, .tensors = {}};
+  std::map<std::string, TensorRecord> tensors;
+  for (size_t rank = 0; rank < reports.size(); ++rank) {
+    const RankReport report = decode_rank_report(reports[rank], absl::StrFormat("rank %d", rank));
+    if (!report.error.empty()) {
+      throw checkpoint_error(absl::StrFormat("rank %d: %s", rank, report.error));
+    }
+    if (!report.file.name.empty()) manifest.files.push_back(report.file);
+    for (const TensorRecord& tensor : report.tensors) {
+      const auto [place, is_new] = tensors.try_emplace(tensor.name, tensor);
+      if (is_new) continue;
+      TensorRecord& merged = place->second;
+      check(merged.dtype == tensor.dtype && merged.shape == tensor.shape,
+            "rank %d gives tensor %s as %s%s, others as %s%s", rank, tensor.name,
+            name(tensor.dtype), to_string(tensor.shape), name(merged.dtype),
+            to_string(merged.shape));
+      merged.shards.insert(merged.shards.end(), tensor.shards.begin(), tensor.shards.end());
+    }
+  }
+  for (auto& [name, tensor] : tensors) manifest.tensors.push_back(std::move(tensor));
+  return manifest;
+}
+
+SavedCheckpoint commit(const SaveRequest& request, const std::string& temporary,
+                       std::span<const std::string> reports) {
+  Manifest manifest = merge(request.header, reports);
+  if (manifest.header.unix_time == 0) manifest.header.unix_time = std::time(nullptr);
+  validate(manifest, "checkpoint to be written");
+  write_durable_file(temporary + "/" + kManifestName, encode(manifest));
+  sync_folder(temporary);
+  const std::string path = request.folder + "/" + step_folder_name(request.header.step);
+  const std::string replaced = publish_folder(temporary, path);
+  sync_folder(request.folder);
+  SavedCheckpoint saved{path, total_bytes(manifest), {}};
+  std::error_code error;
+  if (!replaced.empty())
+    fs::remove_all(replaced, error);  // a leftover is cleaned at the next start
+  saved.warnings = apply_limit(request.folder, request.save_total_limit, path);
+  return saved;
+}
+
+// Runs `step` on rank 0 and makes its error, if any, the error of all ranks.
+void run_on_root(const RankGroup& group, const std::function<void()>& step) {
+  std::string error;
+  if (group.rank == 0) {
+    try {
+      step();
+    } catch (const std::exception& caught) {
+      error = *caught.what() == '\0' ? "unknown error" : caught.what();
+    }
+  }
+  error = group.broadcast(error);
+  if (!error.empty()) throw checkpoint_error(error);
+}
+
+}  // namespace
+
+RankGroup single_rank() {
+  return {.rank = 0,
+          .num_ranks = 1,
+          .gather = [](const std::string& text) { return std::vector<std::string>{text}; },
+          .broadcast = [](const std::string& text) { return text; }};
+}
+
+std::string begin_save(const SaveRequest& request) {
+  const std::string temporary = temporary_path(request);
+  make_folders(fs::absolute(request.folder));
+  std::error_code error;
+  fs::remove_all(temporary, error);  // what an earlier attempt of this run left
+  if (!error) fs::create_directory(temporary, error);
+  if (error) {
+    throw checkpoint_error(
+        absl::StrFormat("%s: cannot make the folder: %s", temporary, errno_text(error.value())));
+  }
+  return temporary;
+}
+
+std::string write_rank(const SaveRequest& request, int rank, int num_ranks) {
+  try {
+    return encode(
+        write_rank_file(temporary_path(request), rank_file_name(rank, num_ranks), request.shards));
+  } catch (const std::exception& error) {
+    RankReport failed;
+    failed.error = *error.what() == '\0' ? "unknown error" : error.what();
+    return encode(failed);
+  }
+}
+
+SavedCheckpoint commit_save(const SaveRequest& request, std::span<const std::string> reports) {
+  const std::string temporary = temporary_path(request);
+  try {
+    return commit(request, temporary, reports);
+  } catch (...) {
+    std::error_code ignored;  // the first error is the one to report
+    fs::remove_all(temporary, ignored);
+    throw;
+  }
+}
+
+SavedCheckpoint save_checkpoint(const SaveRequest& request, const RankGroup& group) {
+  run_on_root(group, [&] { begin_save(request); });
+  const std::vector<std::string> reports =
+      group.gather(write_rank(request, group.rank, group.num_ranks));
+  SavedCheckpoint saved;
+  run_on_root(group, [&] { saved = commit_save(request, reports); });
+  saved.path = request.folder + "/" + step_folder_name(request.header.step);
+  return saved;
+}
+
+}  // namespace caravan
