@@ -62,13 +62,14 @@ bool has_control_character(std::string_view text) {
 // Receives the parser's events and builds the tree. Throws out of the event that is refused.
 class TreeBuilder : public YAML::EventHandler {
  public:
-  explicit TreeBuilder(const std::string& name) : name_(name) {}
+  explicit TreeBuilder(const std::string& name) : name_(name) { root_.where = place({}); }
 
   YamlNode take() { return std::move(root_); }
 
   void OnDocumentStart(const YAML::Mark& mark) override {
     if (++num_documents_ > 1) {
-      refuse(place(mark), "a second document begins here; a configuration is one document");
+      refuse(place(mark),
+             "the document ended above; check the indentation, and keep to one document");
     }
   }
   void OnDocumentEnd() override {}
@@ -145,7 +146,8 @@ class TreeBuilder : public YAML::EventHandler {
   void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
             YamlNode::Kind kind) {
     begin(mark, tag, anchor);
-    if (expects_key()) refuse(place(mark), "a key must be a word, not a list or a map");
+    if (expects_key())
+      refuse(place(mark), "a list or a map cannot be a key; is a ']' or '}' missing?");
     if (frames_.size() >= kYamlMaxDepth) {
       refuse(place(mark), absl::StrFormat("nested more than %d deep", kYamlMaxDepth));
     }
@@ -213,9 +215,24 @@ void check_characters(std::string_view text, const std::string& name) {
   }
 }
 
+// What the parser of yaml-cpp says, and what we say instead to people who do not know its grammar.
+struct Wording {
+  const char *theirs, *ours;
+};
+constexpr Wording kWordings[] = {
+    {YAML::ErrorMsg::UNKNOWN_ANCHOR, "anchors and aliases are not supported; write the value out"},
+    {YAML::ErrorMsg::END_OF_SEQ_FLOW, "a list is not closed; add ']'"},
+    {YAML::ErrorMsg::END_OF_MAP_FLOW, "a map is not closed; add '}'"},
+    {YAML::ErrorMsg::FLOW_END, "this bracket closes nothing; remove it"},
+    {YAML::ErrorMsg::EOF_IN_SCALAR, "a text is not closed; add the quote"},
+    {YAML::ErrorMsg::UNKNOWN_TOKEN, "no value begins like this; put it in quotes"},
+    {YAML::ErrorMsg::MAP_VALUE,
+     "a ':' where no key can stand; check the indentation, and the blank after each ':'"},
+};
+
 std::string parser_message(const YAML::Exception& error) {
-  if (error.msg == YAML::ErrorMsg::UNKNOWN_ANCHOR) {
-    return "anchors and aliases are not supported; write the value out";
+  for (const Wording& wording : kWordings) {
+    if (error.msg == wording.theirs) return wording.ours;
   }
   return absl::StrFormat("not valid YAML: %s", error.msg);
 }

@@ -1,0 +1,236 @@
+// Loading: values, overrides, every message that a user meets first, and the round trip.
+#include "launch/config.h"
+
+#include "launch/config_schema.h"
+#include "tests/launch/messages.h"
+
+namespace caravan {
+namespace {
+
+constexpr char kSmall[] = R"(output_dir: runs/small
+model:
+  hidden_size: 64
+  intermediate_size: 128
+  num_hidden_layers: 2
+  num_attention_heads: 4
+data: {train: data/docs, sequence_len: 32}
+train:
+  max_steps: 10
+  micro_batch_size: 2
+  global_batch_size: 8
+optimizer:
+  learning_rate: 1e-3
+)";
+
+Config small(std::vector<std::string> overrides = {}) {
+  return parse_config(kSmall, "c.yaml", overrides);
+}
+
+std::string message_of(std::vector<std::string> overrides) {
+  return config_message([&] { small(overrides); });
+}
+
+// The message when `line` is added at the end, inside optimizer: line 14.
+std::string message_with(const std::string& line) {
+  return config_message([&] { parse_config(kSmall + line, "c.yaml"); });
+}
+
+TEST(Config, ReadsValuesAndDefaults) {
+  const Config config = small();
+  EXPECT_EQ(config.output_dir, "runs/small");
+  EXPECT_EQ(config.model.hidden_size, 64);
+  EXPECT_EQ(config.model.num_key_value_heads, 4);  // derived
+  EXPECT_EQ(config.model.vocab_size, 0);           // the data's
+  EXPECT_EQ(config.data.train, (std::vector<DataSource>{{"data/docs", 1.0}}));
+  EXPECT_EQ(config.optimizer.learning_rate, 1e-3);
+  EXPECT_EQ(config.optimizer.lr_scheduler_type, LrSchedulerType::cosine);
+  EXPECT_EQ(config.parallel.dp, std::nullopt);
+  EXPECT_EQ(config.runtime.memory_limit, std::nullopt);
+  EXPECT_EQ(config.checkpoint.resume_from_checkpoint.kind, ResumeFrom::Kind::automatic);
+}
+
+TEST(Config, OverridesEveryKindOfValue) {
+  const Config config = small({"train.max_steps=1_000", "optimizer.lr_scheduler_type=wsd",
+                               "runtime.memory_limit=2GiB", "runtime.overlap=false",
+                               "data.train=[{path: a, weight: 0.25}, b]", "parallel.dp=2",
+                               "checkpoint.resume_from_checkpoint=false", "log.report_to=[]",
+                               "model.rope_scaling={rope_type: llama3, factor: 8, low_freq_factor: "
+                               "1, high_freq_factor: 4, original_max_position_embeddings: 8192}"});
+  EXPECT_EQ(config.train.max_steps, 1000);
+  EXPECT_EQ(config.optimizer.lr_scheduler_type, LrSchedulerType::wsd);
+  EXPECT_EQ(config.runtime.memory_limit, int64_t{2} << 30);
+  EXPECT_FALSE(config.runtime.overlap);
+  EXPECT_EQ(config.data.train, (std::vector<DataSource>{{"a", 0.25}, {"b", 1.0}}));
+  EXPECT_EQ(config.parallel.dp, 2);
+  EXPECT_EQ(config.checkpoint.resume_from_checkpoint.kind, ResumeFrom::Kind::never);
+  EXPECT_TRUE(config.log.report_to.empty());
+  EXPECT_EQ(config.model.rope_scaling, RopeScaling{});
+  EXPECT_EQ(small({"model.rope_scaling=null"}).model.rope_scaling, std::nullopt);
+  const ResumeFrom from =
+      small({"checkpoint.resume_from_checkpoint=\"false\""}).checkpoint.resume_from_checkpoint;
+  EXPECT_EQ(from, (ResumeFrom{ResumeFrom::Kind::path, "false"}));
+}
+
+TEST(Config, NamesTheNearestKey) {
+  EXPECT_EQ(message_with("  learning_rat: 1\n"),
+            "c.yaml:14:3: unknown key 'learning_rat' in optimizer; did you mean 'learning_rate'?");
+  EXPECT_EQ(message_with("  lr: 1\n"),
+            "c.yaml:14:3: unknown key 'lr' in optimizer; did you mean 'learning_rate'?");
+  EXPECT_EQ(message_with("  seed: 1\n"),
+            "c.yaml:14:3: unknown key 'seed' in optimizer; did you mean 'train.seed'?");
+  EXPECT_EQ(message_with("max_steps: 1\n"),
+            "c.yaml:14:1: unknown key 'max_steps' at the top level; did you mean "
+            "'train.max_steps'?");
+  EXPECT_EQ(message_of({"optimiser.learning_rate=1"}),
+            "command line: unknown key 'optimiser' at the top level; did you mean 'optimizer'?");
+  EXPECT_EQ(message_of({"log.colour=1"}),
+            "command line: unknown key 'colour' in log; known keys: logging_steps, report_to");
+  EXPECT_EQ(message_of({"data.train=[{path: a, wieght: 1}]"}),
+            "command line: unknown key 'wieght' in data.train; did you mean 'weight'?");
+}
+
+TEST(Config, RefusesDuplicateKeys) {
+  EXPECT_EQ(message_with("  learning_rate: 1\n"),
+            "c.yaml:14:3: duplicate key 'learning_rate'; it was given before, remove one");
+}
+
+TEST(Config, SaysWhatAValueShouldBe) {
+  EXPECT_EQ(message_with("  warmup_steps: 010\n"),
+            "c.yaml:14:17: optimizer.warmup_steps is '010'; expected an integer of at least 0");
+  EXPECT_EQ(message_with("  warmup_steps: \"10\"\n"),
+            "c.yaml:14:17: optimizer.warmup_steps is the text '10'; expected an integer of at "
+            "least 0");
+  EXPECT_EQ(message_with("  weight_decay: [1]\n"),
+            "c.yaml:14:17: optimizer.weight_decay is a list: [1]; expected a number from 0 to 100");
+  EXPECT_EQ(message_of({"train.max_steps=0"}),
+            "command line: train.max_steps is '0'; expected an integer of at least 1");
+  EXPECT_EQ(message_of({"train.max_steps="}),
+            "command line: train.max_steps is empty; expected an integer of at least 1");
+  EXPECT_EQ(message_of({"optimizer.adam_beta1=1.0"}),
+            "command line: optimizer.adam_beta1 is '1.0'; expected a number from 0 to 0.999999");
+  EXPECT_EQ(message_of({"optimizer.name=sgd"}),
+            "command line: optimizer.name is 'sgd'; expected adamw");
+  EXPECT_EQ(message_of({"optimizer.lr_scheduler_type=step"}),
+            "command line: optimizer.lr_scheduler_type is 'step'; expected "
+            "constant|linear|cosine|wsd");
+  EXPECT_EQ(message_of({"runtime.device=cuda"}),
+            "command line: runtime.device is 'cuda'; expected cpu|auto");
+  EXPECT_EQ(message_of({"runtime.overlap=yes"}),
+            "command line: runtime.overlap is 'yes'; expected true or false");
+  EXPECT_EQ(message_of({"runtime.memory_limit=20G"}),
+            "command line: runtime.memory_limit is '20G'; expected auto or a size such as 512MiB "
+            "or 20GiB");
+  EXPECT_EQ(message_of({"parallel.zero=3"}),
+            "command line: parallel.zero is '3'; expected an integer from 0 to 2");
+  EXPECT_EQ(message_of({"data.train=[]"}),
+            "command line: data.train is a list: []; expected a path, or a list such as [{path: "
+            "data/docs}]");
+  EXPECT_EQ(message_of({"train=5"}), "command line: train is '5'; expected a section of keys");
+  EXPECT_EQ(message_of({"model.rope_scaling={rope_type: yarn, factor: 2}"}),
+            "command line: model.rope_scaling.rope_type is 'yarn'; expected llama3");
+}
+
+TEST(Config, AsksForMissingKeys) {
+  EXPECT_EQ(config_message([] { parse_config("", "c.yaml"); }),
+            "c.yaml:1:1: missing key 'output_dir' at the top level; add 'output_dir: ...', a text");
+  EXPECT_EQ(config_message([] { parse_config("output_dir: x\n", "c.yaml"); }),
+            "c.yaml:1:1: missing key 'hidden_size' in model; add 'hidden_size: ...', an integer "
+            "from 1 to 1048576");
+  EXPECT_EQ(message_of({"data={sequence_len: 8}"}),
+            "command line: missing key 'train' in data; add 'train: ...', a path, or a list of "
+            "sections");
+}
+
+TEST(Config, RefusesWhatComesLaterByName) {
+  EXPECT_EQ(message_of({"parallel.tp=2"}),
+            "command line: parallel.tp: tensor parallelism is not supported in this version; "
+            "remove the key");
+  EXPECT_EQ(message_of({"model.init_from=x"}),
+            "command line: model.init_from: starting from other weights is not supported in this "
+            "version; remove the key");
+}
+
+TEST(Config, RefusesImpossibleModels) {
+  EXPECT_EQ(message_of({"model.num_key_value_heads=3"}),
+            "model: num_attention_heads 4 is not divisible by num_key_value_heads 3; every "
+            "key-value head serves the same number of heads, so use a divisor of 4");
+}
+
+TEST(Config, ChecksTheBatchWithAllNumbersNamed) {
+  EXPECT_EQ(accumulation_steps(small(), 2), 2);
+  EXPECT_EQ(config_message([] { validate(small({"train.global_batch_size=10"}), 2); }),
+            "train.global_batch_size 10 is not divisible by train.micro_batch_size 2 x parallel.dp "
+            "2 = 4; use train.global_batch_size=8 or 12");
+  EXPECT_EQ(config_message([] { validate(small(), 8); }),
+            "train.global_batch_size 8 is not divisible by train.micro_batch_size 2 x parallel.dp "
+            "8 = 16; use train.global_batch_size=16");
+  EXPECT_EQ(config_message([] { validate(small({"parallel.dp=4"}), 2); }),
+            "parallel.dp is 4, but there are 2 processes; start with mpirun -n 4, or use "
+            "parallel.dp=auto");
+}
+
+TEST(Config, ChecksKeysAgainstEachOther) {
+  const auto message = [](std::vector<std::string> overrides) {
+    return config_message([&] { validate(small(overrides), 1); });
+  };
+  EXPECT_EQ(message({}), "");
+  EXPECT_EQ(message({"data.sequence_len=4096"}),
+            "data.sequence_len 4096 is longer than model.max_position_embeddings 2048; raise the "
+            "latter");
+  EXPECT_EQ(message({"train.eval_steps=5"}),
+            "train.eval_steps is 5, but there is no data.validation; give its path, or "
+            "eval_steps=0");
+  EXPECT_EQ(message({"optimizer.lr_scheduler_type=wsd"}),
+            "optimizer.lr_scheduler_type is wsd and optimizer.decay_steps is 0; give 1 to "
+            "train.max_steps 10");
+  EXPECT_EQ(message({"optimizer.decay_steps=5"}),
+            "optimizer.decay_steps is 5, but only lr_scheduler_type wsd has it; remove it");
+}
+
+TEST(Config, RoundTrips) {
+  const std::vector<std::vector<std::string>> cases = {
+      {},
+      {"output_dir=\"a b: 'c'\"", "train.seed=123456789", "optimizer.learning_rate=3.3e-7"},
+      {"runtime={memory_limit: 1.5GiB, threads: 3, keep_all: true, overlap: false}"},
+      {"data.train=[{path: \"1\", weight: 0.1}, {path: \"true\"}]", "data.validation=v",
+       "train.eval_steps=3"},
+      {"checkpoint.resume_from_checkpoint=\"auto\"", "log.report_to=[]", "model.vocab_size=77"},
+      {"model.rope_scaling={rope_type: llama3, factor: 32, low_freq_factor: 1, high_freq_factor: 4,"
+       " original_max_position_embeddings: 8192}",
+       "model.tie_word_embeddings=true"},
+  };
+  for (const auto& overrides : cases) {
+    const Config config = small(overrides);
+    const std::string text = to_yaml(config);
+    EXPECT_EQ(parse_config(text, "effective.yaml"), config) << text;
+    EXPECT_EQ(to_yaml(parse_config(text, "effective.yaml")), text);
+  }
+}
+
+TEST(Config, HashTellsConfigurationsApart) {
+  EXPECT_EQ(config_hash(small()), config_hash(small()));
+  EXPECT_EQ(config_hash(small()).size(), 16u);
+  EXPECT_NE(config_hash(small()), config_hash(small({"train.seed=2"})));
+}
+
+TEST(Config, ReferenceNamesEveryKeyWithItsDefault) {
+  const std::string reference = config_reference();
+  EXPECT_NE(reference.find("optimizer.adam_beta2"), std::string::npos);
+  EXPECT_NE(reference.find("[0.95]"), std::string::npos);
+  EXPECT_NE(reference.find("data.train[].weight"), std::string::npos);
+  for (const KeyInfo& info : describe_keys(config_keys())) EXPECT_FALSE(info.help.empty());
+}
+
+TEST(Config, ShippedConfigurationsLoad) {
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(CARAVAN_SOURCE_DIR "/configs")) {
+    const Config config = load_config(entry.path().string());
+    validate(config, 1);
+    validate(config, 2);
+    ++count;
+  }
+  EXPECT_GT(count, 0);
+}
+
+}  // namespace
+}  // namespace caravan

@@ -1,0 +1,89 @@
+// metrics.jsonl: whole lines, valid JSON, also after a crash.
+#include "launch/metrics.h"
+
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/launch/messages.h"
+
+namespace caravan {
+namespace {
+
+StepMetrics one_step() {
+  StepMetrics m;
+  m.step = 3;
+  m.max_steps = 10;
+  m.time_seconds = 1700000000.5;
+  m.loss = 2.5;
+  m.grad_norm = 0.75;
+  m.learning_rate = 1e-3;
+  m.tokens = 12288;
+  m.step_ms = 250;
+  m.tokens_per_second = 16384;
+  m.memory_bytes = int64_t{3} << 29;
+  m.data_ms = 0.5;
+  return m;
+}
+
+std::vector<nlohmann::json> lines_of(const std::string& path) {
+  std::vector<nlohmann::json> lines;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    lines.push_back(nlohmann::json::parse(line, nullptr, false));
+  }
+  return lines;
+}
+
+TEST(Metrics, ALineHasTheAgreedKeys) {
+  EXPECT_EQ(metrics_line(one_step()),
+            R"({"step":3,"time":1700000000.5,"loss":2.5,"grad_norm":0.75,"lr":0.001,)"
+            R"("tokens":12288,"step_ms":250.0,"tok_s":16384.0,"mem_gib":1.5,"data_ms":0.5})");
+}
+
+TEST(Metrics, WhatIsNotFiniteIsNull) {
+  StepMetrics m = one_step();
+  m.loss = std::nan("");
+  m.grad_norm = INFINITY;
+  const auto line = nlohmann::json::parse(metrics_line(m));
+  EXPECT_TRUE(line["loss"].is_null());
+  EXPECT_TRUE(line["grad_norm"].is_null());
+}
+
+TEST(Metrics, AppendsAcrossRuns) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "metrics.jsonl";
+  { MetricsFile(path).step(one_step()); }
+  {
+    MetricsFile file(path);
+    file.resume(2);
+    file.evaluation(3, 2.25);
+  }
+  const auto lines = lines_of(path);
+  ASSERT_EQ(lines.size(), 3u);
+  EXPECT_EQ(lines[0]["step"], 3);
+  EXPECT_EQ(lines[1].dump(), R"({"event":"resume","step":2})");
+  EXPECT_EQ(lines[2]["loss"], 2.25);
+}
+
+TEST(Metrics, StartsANewLineAfterATornOne) {
+  const TemporaryFolder folder;
+  const std::string path = folder / "metrics.jsonl";
+  std::ofstream(path) << R"({"step":1,"lo)";
+  { MetricsFile(path).resume(0); }
+  const auto lines = lines_of(path);
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_TRUE(lines[0].is_discarded());
+  EXPECT_EQ(lines[1]["event"], "resume");
+}
+
+TEST(Metrics, SaysWhereItCannotWrite) {
+  EXPECT_EQ(config_message([] { MetricsFile file("/nowhere/metrics.jsonl"); }),
+            "/nowhere/metrics.jsonl: No such file or directory; make output_dir writable, or give "
+            "another one");
+  EXPECT_EQ(config_message([] { MetricsFile("/dev/full").resume(1); }),
+            "/dev/full: No space left on device; free some space, or give another output_dir");
+}
+
+}  // namespace
+}  // namespace caravan
