@@ -1,0 +1,145 @@
+#include "data/tokenizer.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <unordered_map>
+
+#include "data/durable_file.h"
+#include "data/sentencepiece_model.h"
+#include "data/utf8.h"
+#include "runtime/error.h"
+#include "runtime/rng.h"
+
+namespace caravan {
+namespace {
+
+constexpr size_t kMaxModelBytes = size_t{256} << 20;
+constexpr size_t kPieceBytes = size_t{256} << 10;
+// SentencePiece writes a space as U+2581, so that a U+2581 of the text would come back as a space.
+constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
+
+// Where to end the piece that starts at `begin`: after the last newline in reach, else anywhere
+// between two characters.
+size_t piece_end(std::string_view text, size_t begin) {
+  if (text.size() - begin <= kPieceBytes) return text.size();
+  const size_t limit = begin + kPieceBytes;
+  const size_t newline = text.rfind('\n', limit - 1);
+  if (newline != std::string_view::npos && newline >= begin) return newline + 1;
+  return character_border(text, limit);
+}
+
+// Why each is set: whitespace is kept exactly and its runs may be tokens of their own (text with
+// indentation costs a third less), digits stay apart (numbers are read digit by digit, as Llama
+// does), everything unknown becomes bytes.
+std::unordered_map<std::string, std::string> training_options(int vocab_size) {
+  return {{"model_type", "bpe"},
+          {"vocab_size", absl::StrFormat("%d", vocab_size)},
+          {"byte_fallback", "true"},
+          {"normalization_rule_name", "identity"},
+          {"add_dummy_prefix", "false"},
+          {"remove_extra_whitespaces", "false"},
+          {"allow_whitespace_only_pieces", "true"},
+          {"split_digits", "true"},
+          {"character_coverage", "0.9999"},
+          {"max_sentence_length", "16777216"},
+          {"num_threads", "2"},
+          {"minloglevel", "4"}};
+}
+
+// SentencePiece names the largest possible vocabulary at the end of its reason; 0 when it does not.
+int largest_vocabulary(const std::string& reason) {
+  const size_t at = reason.rfind("<= ");
+  const bool too_high = reason.find("Vocabulary size too high") != std::string::npos;
+  return too_high && at != std::string::npos ? std::atoi(reason.c_str() + at + 3) : 0;
+}
+
+Error training_error(const std::string& reason, int vocab_size) {
+  const int largest = largest_vocabulary(reason);
+  if (largest > 0) {
+    return data_error(absl::StrFormat(
+        "tokenizer: the text is too small for a vocabulary of %d; it allows at most %d: add text "
+        "or pass --vocab-size %d",
+        vocab_size, largest, largest));
+  }
+  return data_error("tokenizer: training failed: " + reason);
+}
+
+}  // namespace
+
+Tokenizer::Tokenizer(const std::string& path) : path_(path) {
+  const std::string serialized = read_file(path, kMaxModelBytes, ExitCode::data);
+  hash_ = absl::StrFormat("%016x", stable_hash(serialized));
+  try {
+    model_ = std::make_unique<SentencePieceModel>(serialized);
+  } catch (const std::runtime_error&) {
+    throw data_error(path + ": is not a SentencePiece model (a file such as tokenizer.model)");
+  }
+  for (const char c : kSpaceMark) {
+    space_mark_ids_.push_back(model_->byte_id(static_cast<uint8_t>(c)));
+  }
+  if (space_mark_ids_.front() < 0) space_mark_ids_.clear();
+  std::vector<int32_t> probe;
+  model_->encode("a", probe);
+  adds_space_ = !probe.empty() && model_->piece(probe.front()).starts_with(kSpaceMark);
+}
+
+Tokenizer::~Tokenizer() = default;
+
+void Tokenizer::encode_piece(std::string_view text, std::vector<int32_t>& ids) const {
+  if (space_mark_ids_.empty()) return model_->encode(text, ids);
+  while (true) {
+    const size_t mark = text.find(kSpaceMark);
+    model_->encode(text.substr(0, mark), ids);
+    if (mark == std::string_view::npos) return;
+    ids.insert(ids.end(), space_mark_ids_.begin(), space_mark_ids_.end());
+    text.remove_prefix(mark + kSpaceMark.size());
+  }
+}
+
+void Tokenizer::encode(std::string_view text, std::vector<int32_t>& ids) const {
+  // A vocabulary that puts a space before every text would put one before every piece.
+  if (adds_space_) return model_->encode(text, ids);
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = piece_end(text, begin);
+    encode_piece(text.substr(begin, end - begin), ids);
+    begin = end;
+  }
+}
+
+std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
+  std::vector<int32_t> ids;
+  encode(text, ids);
+  return ids;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids) const {
+  for (const int32_t id : ids) {
+    check(id >= 0 && id < vocab_size(), "tokenizer: id %d of a vocabulary of %d", id, vocab_size());
+  }
+  return model_->decode(ids);
+}
+
+std::string Tokenizer::piece(int32_t id) const {
+  check(id >= 0 && id < vocab_size(), "tokenizer: id %d of a vocabulary of %d", id, vocab_size());
+  return model_->piece(id);
+}
+
+int32_t Tokenizer::vocab_size() const { return model_->vocab_size(); }
+int32_t Tokenizer::bos_id() const { return model_->bos_id(); }
+int32_t Tokenizer::eos_id() const { return model_->eos_id(); }
+
+void train_tokenizer(std::span<const std::string> sample, int vocab_size,
+                     const std::string& output_path) {
+  const bool empty = std::all_of(sample.begin(), sample.end(),
+                                 [](const std::string& text) { return text.empty(); });
+  if (empty) throw data_error("tokenizer: there is no text to train a vocabulary on");
+  std::string serialized;
+  try {
+    serialized = train_sentencepiece(training_options(vocab_size), sample);
+  } catch (const std::runtime_error& error) {
+    throw training_error(error.what(), vocab_size);
+  }
+  write_file_durably(output_path, serialized, ExitCode::data);
+}
+
+}  // namespace caravan
