@@ -1,7 +1,7 @@
 """A plain PyTorch Llama: the yardstick for golden losses (tests/golden) and for speed (bench).
 
-Parameter names are Hugging Face's. Grouped-query attention, half-layout rope (plain or llama3-scaled),
-SwiGLU, tied or untied head, optional biases, packed documents. Training only: no cache, no generation.
+Parameter names are Hugging Face's. Grouped-query attention, half-layout rope (plain or llama3),
+SwiGLU, tied or untied head, optional biases, packed documents. Training only: no cache, no text.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class LlamaConfig:
     head_dim: int = 64
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
-    rope_scaling: dict | None = None  # llama3: factor, low_freq_factor, high_freq_factor, original_...
+    rope_scaling: dict | None = None  # llama3, or None for plain rope
     tie_word_embeddings: bool = True
     attention_bias: bool = False
     mlp_bias: bool = False
@@ -59,6 +59,11 @@ def rotate(x, cos, sin):
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+def split_heads(x, head_dim):
+    """(batch, tokens, heads * head_dim) -> (batch, heads, tokens, head_dim)."""
+    return x.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+
+
 class Attention(nn.Module):
     def __init__(self, config):
         super().__init__()
@@ -72,11 +77,11 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=bias)
 
     def forward(self, x, rope, mask):
-        """x: (batch, tokens, hidden); mask: (tokens, tokens), true where seen, or None for causal."""
-        split = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)
-        q = rotate(split(self.q_proj(x)), *rope)
-        k = rotate(split(self.k_proj(x)), *rope)
-        v = split(self.v_proj(x))
+        """x: (batch, tokens, hidden); mask: (tokens, tokens), true where seen; None: causal."""
+        width = self.config.head_dim
+        q = rotate(split_heads(self.q_proj(x), width), *rope)
+        k = rotate(split_heads(self.k_proj(x), width), *rope)
+        v = split_heads(self.v_proj(x), width)
         y = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=q.shape[1] != k.shape[1]
         )
@@ -152,7 +157,7 @@ class Llama(nn.Module):
                 self.lm_head.weight,
                 targets.flatten(),
                 ignore_index=IGNORED_TARGET,
-                options=F.LinearCrossEntropyOptions(),
+                options=nn.LinearCrossEntropyOptions(),
             )
         logits = self.lm_head(x)  # (batch * tokens, vocab)
         return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED_TARGET)

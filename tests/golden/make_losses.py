@@ -106,7 +106,7 @@ def build_model(recipe, dtype):
 
 
 def batch(recipe, step):
-    """Tokens and targets, each (batch_size, sequence_len): odd places follow from the one before."""
+    """Tokens and targets, each (batch_size, sequence_len); odd places follow from the even ones."""
     size = recipe.batch_size * (recipe.sequence_len + 1)
     vocab = recipe.model.vocab_size
     stream = RandomStream(recipe.data_seed, RandomPurpose.TEST, step)
@@ -142,13 +142,30 @@ def make_optimizer(recipe, model):
     )
 
 
+def l2_norm(tensor):
+    return torch.linalg.vector_norm(tensor.double()).item()
+
+
 def parameter_norms(model):
     """L2 norms by name: they tell a wrong start from a wrong gradient, and in which tensor."""
-    norm = lambda tensor: torch.linalg.vector_norm(tensor.double()).item()
     return {
-        name: {"shape": list(p.shape), "init_norm": norm(p.detach()), "grad_norm": norm(p.grad)}
+        name: {
+            "shape": list(p.shape),
+            "init_norm": l2_norm(p.detach()),
+            "grad_norm": l2_norm(p.grad),
+        }
         for name, p in model.named_parameters()
     }
+
+
+def clip(model, limit):
+    """clip_grad_norm_ with the norm in double: in fp32 PyTorch's is off by 7e-5 at 10 M elements."""
+    gradients = [p.grad for p in model.parameters()]
+    grad_norm = math.sqrt(sum(l2_norm(gradient) ** 2 for gradient in gradients))
+    if limit is not None:
+        for gradient in gradients:
+            gradient.mul_(min(1.0, limit / (grad_norm + 1e-6)))
+    return grad_norm
 
 
 def train(recipe, dtype):
@@ -163,11 +180,10 @@ def train(recipe, dtype):
         loss.backward()
         if step == 0:
             result["first_step"] = parameter_norms(model)
-        limit = recipe.max_grad_norm or math.inf
-        grad_norm = torch.nn.utils.clip_grad_norm_(model.parameters(), limit, foreach=False)
+        grad_norm = clip(model, recipe.max_grad_norm)
         optimizer.step()
         result["losses"].append(loss.item())
-        result["grad_norms"].append(grad_norm.item())  # before clipping
+        result["grad_norms"].append(grad_norm)  # before clipping
         result["learning_rates"].append(learning_rate(recipe, step + 1))
     return result
 
@@ -206,11 +222,14 @@ def largest_difference(stored, fresh):
     return max(abs(a - b) / abs(b) for a, b in zip(stored, fresh, strict=True))
 
 
+def first_gradients(run):
+    return [entry["grad_norm"] for entry in run["first_step"].values()]
+
+
 def check(stored, fresh, label):
     for key in ("losses", "grad_norms"):
         print(f"{label} {key}: {largest_difference(stored[key], fresh[key]):.2e} relative")
-    norms = lambda run: [entry["grad_norm"] for entry in run["first_step"].values()]
-    difference = largest_difference(norms(stored), norms(fresh))
+    difference = largest_difference(first_gradients(stored), first_gradients(fresh))
     print(f"{label} first-step gradient norms by tensor: {difference:.2e} relative")
 
 
@@ -226,7 +245,7 @@ def check_all():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare with float64, write nothing")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.check:

@@ -1,7 +1,7 @@
 """NumPy twin of runtime/rng.h: Philox4x32-10 streams over whole arrays of elements.
 
-It exists so that PyTorch starts from the weights and tokens that the C++ code makes. check_philox.cpp
-prints the values that `python philox.py` must print too.
+It exists so that PyTorch starts from the weights and tokens that the C++ code makes.
+check_philox.cpp prints the values that `python philox.py` must print too.
 """
 
 import enum
@@ -21,7 +21,7 @@ class RandomPurpose(enum.IntEnum):
 
 
 def philox(counter, key):
-    """counter: four uint64 arrays that hold 32-bit words; key: two ints. Returns four such arrays."""
+    """counter: four uint64 arrays of 32-bit words; key: two ints. Returns four such arrays."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(10):

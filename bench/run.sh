@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Measures Caravan against PyTorch on the quickstart model and writes bench/RESULTS.md.
+# Builds Caravan, and makes a Python environment with PyTorch in build/bench-venv, if missing.
+#   PEER_PYTHON=PATH   use that interpreter (it must have torch) instead of making an environment
+#   Arguments go to compare.py: --threads N, --rounds N, --batch_size N, --sequence_len N, ...
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+make_environment() {
+  local folder=build/bench-venv
+  # The mark is written last: an environment whose installation broke off is made again.
+  if [ ! -e "$folder/complete" ]; then
+    echo "Making $folder with PyTorch (several GB, once) ..." >&2
+    rm -rf "$folder"
+    python3 -m venv "$folder" || {
+      echo "python3 -m venv failed: install it with 'sudo apt-get install python3-venv'" >&2
+      exit 1
+    }
+    "$folder/bin/pip" install --quiet torch numpy
+    touch "$folder/complete"
+  fi
+  echo "$folder/bin/python"
+}
+
+build_caravan() {
+  [ -e build/build.ninja ] || cmake --preset release
+  cmake --build build --target bench_step
+}
+
+build_caravan >&2
+python="${PEER_PYTHON:-$(make_environment)}"
+"$python" -c 'import torch' || {
+  echo "$python cannot import torch: remove build/bench-venv, or set PEER_PYTHON" >&2
+  exit 1
+}
+# torch.compile builds C++ against Python's headers.
+"$python" -c 'import os, sysconfig; os.stat(sysconfig.get_path("include") + "/Python.h")' || {
+  echo "Python.h is missing for $python: install it with 'sudo apt-get install python3-dev'" >&2
+  exit 1
+}
+exec "$python" bench/compare.py --python "$python" "$@"
