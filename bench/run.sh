@@ -6,20 +6,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+environment=build/bench-venv
+
+# The mark is written last: an environment whose installation broke off is made again.
 make_environment() {
-  local folder=build/bench-venv
-  # The mark is written last: an environment whose installation broke off is made again.
-  if [ ! -e "$folder/complete" ]; then
-    echo "Making $folder with PyTorch (several GB, once) ..." >&2
-    rm -rf "$folder"
-    python3 -m venv "$folder" || {
-      echo "python3 -m venv failed: install it with 'sudo apt-get install python3-venv'" >&2
-      exit 1
-    }
-    "$folder/bin/pip" install --quiet torch numpy
-    touch "$folder/complete"
-  fi
-  echo "$folder/bin/python"
+  [ ! -e "$environment/complete" ] || return 0
+  echo "Making $environment with PyTorch (several GB, once) ..."
+  rm -rf "$environment"
+  python3 -m venv "$environment" || {
+    echo "python3 -m venv failed: install it with 'sudo apt-get install python3-venv'" >&2
+    exit 1
+  }
+  "$environment/bin/pip" install --quiet torch numpy
+  touch "$environment/complete"
 }
 
 build_caravan() {
@@ -28,7 +27,8 @@ build_caravan() {
 }
 
 build_caravan >&2
-python="${PEER_PYTHON:-$(make_environment)}"
+[ -n "${PEER_PYTHON:-}" ] || make_environment >&2
+python="${PEER_PYTHON:-$environment/bin/python}"
 "$python" -c 'import torch' || {
   echo "$python cannot import torch: remove build/bench-venv, or set PEER_PYTHON" >&2
   exit 1
