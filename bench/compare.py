@@ -182,6 +182,7 @@ def section(arguments, caravan, peers, load):
 
 Medians of {len(caravan)} runs of Caravan and {arguments.rounds} of each way to run PyTorch, in
 turn; fp32, random tokens, no data loading on either side. Ratio: Caravan / PyTorch. In the table: {best}.
+Times by op family come from an extra step in which every op is timed by itself.
 Spread in tokens/s: Caravan {spread(caravan)}, PyTorch {spread(peers[best])}.
 PyTorch, all ways, tokens/s: {all_ways}.
 {machine_line(load)}

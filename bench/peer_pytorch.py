@@ -95,7 +95,7 @@ def main():
         "fastest_step_ms": min(step_ms),
         "peak_rss_bytes": peak_rss_bytes(),
         "import_rss_bytes": import_rss_bytes,
-        "loss": loss,
+        "last_loss": loss,
         "torch": torch.__version__,
         "malloc": {k: v for k, v in os.environ.items() if k.startswith("MALLOC_")},
         **{k: v for k, v in vars(arguments).items() if k != "model"},
