@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Installs, builds and runs all tests; then the unit tests again under the address and undefined
+# behaviour sanitizers. Ends with the two summaries. SANITIZE=0 leaves the second part out.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. launch/environment.sh
+
+# run_tests FOLDER [ctest arguments]: the summary goes to FOLDER/test-summary.txt too.
+run_tests() {
+  local folder=$1 status=0
+  shift
+  ctest --test-dir "$folder" --output-on-failure "$@" >"$folder/test-output.txt" 2>&1 || status=$?
+  sed -n '/tests passed,/,$p' "$folder/test-output.txt" >"$folder/test-summary.txt"
+  if [ "$status" != 0 ]; then cat "$folder/test-output.txt"; fi
+  return "$status"
+}
+
+./launch/setup.sh
+allow_local_mpi
+
+announce "building"
+cmake --preset release >/dev/null
+cmake --build --preset release
+announce "testing"
+run_tests build -j "$(processors)"
+
+if [ "${SANITIZE:-1}" != 0 ]; then
+  announce "building with sanitizers"
+  cmake --preset sanitize >/dev/null
+  cmake --build --preset sanitize
+  announce "testing with sanitizers"
+  # Tests that start mpirun are left out: Open MPI itself does not pass the leak check.
+  run_tests build-sanitize -j "$(processors)" -LE mpirun -E '^e2e/'
+  echo "with sanitizers:" && cat build-sanitize/test-summary.txt
+fi
+cat build/test-summary.txt
