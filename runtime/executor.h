@@ -9,6 +9,7 @@
 
 #include "runtime/arena.h"
 #include "runtime/backend.h"
+#include "runtime/error.h"
 #include "runtime/program.h"
 
 namespace caravan {

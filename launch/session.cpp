@@ -1,0 +1,79 @@
+#include "launch/session.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_format.h"
+#include "launch/machine.h"
+#include "launch/process_memory.h"
+#include "runtime/error.h"
+
+namespace caravan {
+namespace {
+
+// Those of axes that have more than one rank.
+AxisCommunicators communicators(ProcessGroups& groups, const Mesh& mesh) {
+  AxisCommunicators by_axis{};
+  for (const Axis axis : kAxes) {
+    if (mesh.size(axis) > 1) by_axis[static_cast<size_t>(axis)] = &groups.axis(axis);
+  }
+  return by_axis;
+}
+
+}  // namespace
+
+int threads_per_rank(const Config& config, int ranks_on_node) {
+  if (config.runtime.threads) return static_cast<int>(*config.runtime.threads);
+  return std::max(1, usable_processors() / ranks_on_node);
+}
+
+Session::Session(const Config& config, MpiSession& mpi, const SessionOptions& options)
+    : config_(config),
+      num_threads_(threads_per_rank(config, mpi.local_size())),
+      backend_(make_cpu_backend({.num_threads = num_threads_, .overlap = config.runtime.overlap})),
+      mesh_(make_mesh(config, mpi.world().size()).with_rank(mpi.world().rank())),
+      plan_(plan_run(config, mesh_.with_rank(0), *backend_, options.observer)),
+      limit_(memory_limit({.configured_bytes = config.runtime.memory_limit,
+                           .ranks_on_node = mpi.local_size(),
+                           .system = read_system_memory()})),
+      host_bytes_(options.host_bytes),
+      groups_(make_groups(mpi.world(), mesh_)),
+      stream_groups_(make_groups(mpi.world(), mesh_)) {
+  compare_plans();
+  baseline_bytes_ = resident_bytes();
+  check_limit();
+  arena_ = std::make_unique<Arena>(*backend_, plan_.layout, plan_.transient_bytes());
+  for (const Program& program : plan_.programs) {
+    executors_.push_back(std::make_unique<Executor>(program, *backend_, *arena_, mesh_,
+                                                    communicators(stream_groups_, mesh_),
+                                                    ExecutorOptions{.on_node = options.on_node}));
+  }
+}
+
+Executor& Session::executor(std::string_view program) {
+  const auto found = std::ranges::find_if(
+      executors_, [&](const auto& executor) { return executor->program().name == program; });
+  check(found != executors_.end(), "the run has no program '%s'", program);
+  return **found;
+}
+
+void Session::check_limit() const {
+  if (planned_bytes() <= limit_.bytes) return;
+  throw config_error(absl::StrFormat("the run needs %s per rank, the limit is %s (%s)",
+                                     format_bytes(planned_bytes()), format_bytes(limit_.bytes),
+                                     limit_.source));
+}
+
+// A difference would end in a hang or in wrong sums; here it is still a message.
+void Session::compare_plans() {
+  for (const Program& program : plan_.programs) {
+    const std::string mine = absl::StrFormat("%016x", hash(program));
+    const std::vector<std::string> all = gather_strings(world(), mine);
+    const auto other = std::ranges::find_if(all, [&](const auto& one) { return one != all[0]; });
+    check(other == all.end(),
+          "rank %d planned another program '%s' than rank 0; do all ranks run the same binary "
+          "with the same configuration?",
+          other - all.begin(), program.name);
+  }
+}
+
+}  // namespace caravan

@@ -1,0 +1,70 @@
+// All that stands before step 1 on this rank: the plan, the limit that it keeps, the arena and the
+// executors. Training, evaluation and benchmarks run on one.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "launch/pipeline.h"
+#include "parallel/mpi_session.h"
+#include "parallel/process_groups.h"
+#include "runtime/arena.h"
+#include "runtime/executor.h"
+#include "runtime/memory_limit.h"
+
+namespace caravan {
+
+struct SessionOptions {
+  GraphObserver observer = {};
+  // Bytes that the caller will hold beside the arena (batches, files); counted against the limit.
+  int64_t host_bytes = 0;
+  std::function<void(const Node&, double seconds)> on_node = {};
+};
+
+class Session {
+ public:
+  // Collective over the world. `config` has a vocabulary. Throws a config error, after printing the
+  // memory table on rank 0, when the plan exceeds the memory limit; an internal error when ranks
+  // planned different programs. Weights are zero: initialise or load them.
+  Session(const Config& config, MpiSession& mpi, const SessionOptions& options = {});
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  const Config& config() const { return config_; }
+  const Mesh& mesh() const { return mesh_; }
+  const RunPlan& plan() const { return plan_; }
+  const Arena& arena() const { return *arena_; }
+  const MemoryLimit& limit() const { return limit_; }
+  int num_threads() const { return num_threads_; }
+  Backend& backend() { return *backend_; }
+  Communicator& world() { return *groups_.all; }  // for the main thread
+  bool is_first_rank() const { return mesh_.rank == 0; }
+  Executor& executor(std::string_view program);  // internal error when the run has none
+
+  // What the process should hold at most: arena, libraries and code, host_bytes.
+  int64_t planned_bytes() const { return baseline_bytes_ + host_bytes_ + plan_.arena_bytes(); }
+
+ private:
+  void check_limit() const;
+  void compare_plans();
+
+  Config config_;
+  int num_threads_;
+  std::unique_ptr<Backend> backend_;
+  Mesh mesh_;
+  RunPlan plan_;
+  MemoryLimit limit_;
+  int64_t host_bytes_;
+  int64_t baseline_bytes_;       // resident before the arena was reserved
+  ProcessGroups groups_;         // of the main thread
+  ProcessGroups stream_groups_;  // of the communication stream
+  std::unique_ptr<Arena> arena_;
+  std::vector<std::unique_ptr<Executor>> executors_;
+};
+
+// Threads per rank: as configured, or this machine's processors divided among its ranks.
+int threads_per_rank(const Config& config, int ranks_on_node);
+
+}  // namespace caravan
