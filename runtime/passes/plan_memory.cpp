@@ -141,20 +141,24 @@ int64_t place_without_reuse(std::vector<Block>& blocks) {
   return total;
 }
 
-int64_t max_live(const std::vector<Block>& blocks, size_t num_steps) {
-  std::vector<int64_t> change(num_steps + 1, 0);
-  for (const Block& block : blocks) {
-    change[static_cast<size_t>(block.first_step)] += block.bytes;
-    change[static_cast<size_t>(block.last_step) + 1] -= block.bytes;
+std::vector<const Node*> producers_of(const Graph& graph) {
+  std::vector<const Node*> producers(graph.values.size(), nullptr);
+  for (const Node& node : graph.nodes) {
+    for (const ValueId id : node.outputs) producers[index(id)] = &node;
   }
-  int64_t live = 0, most = 0;
-  for (const int64_t delta : change) most = std::max(most, live += delta);
-  return most;
+  return producers;
 }
 
-std::string label_of(const Graph& graph, ValueId id) {
+std::string label_of(const Node& node) {
+  return absl::StrFormat("%s%s%s", node.scope, node.scope.empty() ? "" : " ", name(node.op));
+}
+
+// "layers.3.mlp swiglu f32[2048,1024]": who made it, and what it is.
+std::string label_of(const Graph& graph, ValueId id, const Node* producer) {
   const Value& value = graph.value(id);
-  return value.name.empty() ? "%" + std::to_string(index(id)) : value.name;
+  std::string label = value.name;
+  if (producer != nullptr) label = label_of(*producer);
+  return absl::StrFormat("%s %s%s", label, name(value.dtype), to_string(value.shape));
 }
 
 class Planner {
@@ -169,6 +173,7 @@ class Planner {
         bytes_(storage_bytes(graph, storage_, mesh)),
         ends_(ends_of(graph, steps)),
         lifetimes_(lifetimes_of(graph, steps, storage_, ends_)),
+        producers_(producers_of(graph)),
         group_of_(graph.values.size(), -1) {}
 
   MemoryPlan plan() {
@@ -176,7 +181,9 @@ class Planner {
     for (size_t i = 0; i < graph_.values.size(); ++i) add_root(static_cast<ValueId>(i));
     for (size_t i = 0; i < steps_.size(); ++i) add_workspace(i);
     MemoryPlan& plan = plan_;
-    plan.max_live_bytes = max_live(plan.blocks, steps_.size());
+    for (const int64_t live : live_bytes(plan, steps_.size())) {
+      plan.max_live_bytes = std::max(plan.max_live_bytes, live);
+    }
     plan.transient_bytes =
         options_.keep_all ? place_without_reuse(plan.blocks) : place_blocks(plan.blocks);
     locate_values();
@@ -189,6 +196,8 @@ class Planner {
     size_t block;
     int64_t offset;  // inside the block
   };
+
+  std::string label(ValueId id) const { return label_of(graph_, id, producers_[index(id)]); }
 
   bool is_transient(ValueId root) const { return !is_persistent(graph_.value(root).kind); }
 
@@ -207,20 +216,21 @@ class Planner {
     for (const ValueId id : members) {
       const ValueId root = storage_[index(id)].root;
       if (!is_transient(root)) return;  // the persistent layout has them in order
-      check(group_of_[index(root)] < 0, "'%s' is in two contiguous groups", label_of(graph_, id));
+      check(group_of_[index(root)] < 0, "'%s' is in two contiguous groups", label(id));
       group_of_[index(root)] = group;
       member_[root] = {plan_.blocks.size(), bytes};
       bytes += aligned(bytes_[index(root)]);
       life.cover(lifetimes_[index(root)].first, lifetimes_[index(root)].last);
     }
-    add_block("bucket " + std::to_string(group), MemoryCategory::gradients, bytes, life);
+    add_block(absl::StrFormat("bucket %d of %d gradients", group, members.size()),
+              MemoryCategory::gradients, bytes, life);
   }
 
   void add_root(ValueId id) {
     if (storage_[index(id)].root != id || !is_transient(id) || group_of_[index(id)] >= 0) return;
     if (lifetimes_[index(id)].first < 0) return;  // pruned away
     member_[id] = {plan_.blocks.size(), 0};
-    add_block(label_of(graph_, id), category_of(graph_.value(id).kind), bytes_[index(id)],
+    add_block(label(id), category_of(graph_.value(id).kind), bytes_[index(id)],
               lifetimes_[index(id)]);
   }
 
@@ -233,7 +243,7 @@ class Planner {
     workspace_block_[step] = plan_.blocks.size();
     const MemoryCategory category =
         is_collective(node.op) ? MemoryCategory::communication : MemoryCategory::workspace;
-    add_block(std::string(name(node.op)) + " workspace", category, bytes,
+    add_block(label_of(node) + " workspace", category, bytes,
               {static_cast<int>(step), ends_[step]});
   }
 
@@ -272,13 +282,25 @@ class Planner {
   std::vector<int64_t> bytes_;
   std::vector<int> ends_;
   std::vector<Lifetime> lifetimes_;
-  std::vector<int> group_of_;  // by root
+  std::vector<const Node*> producers_;  // by value; null: written by the caller
+  std::vector<int> group_of_;           // by root
   std::map<ValueId, Member> member_;
   std::map<size_t, size_t> workspace_block_;  // step -> block
   MemoryPlan plan_;
 };
 
 }  // namespace
+
+std::vector<int64_t> live_bytes(const MemoryPlan& plan, size_t num_steps) {
+  std::vector<int64_t> live(num_steps + 1, 0);
+  for (const Block& block : plan.blocks) {
+    live[static_cast<size_t>(block.first_step)] += block.bytes;
+    live[static_cast<size_t>(block.last_step) + 1] -= block.bytes;
+  }
+  std::partial_sum(live.begin(), live.end(), live.begin());
+  live.pop_back();
+  return live;
+}
 
 MemoryPlan plan_memory(const Graph& graph, const std::vector<Step>& steps, const Mesh& mesh,
                        const PersistentLayout& persistent, const PlanOptions& options) {

@@ -26,4 +26,7 @@ struct PlanOptions {
 MemoryPlan plan_memory(const Graph& graph, const std::vector<Step>& steps, const Mesh& mesh,
                        const PersistentLayout& persistent, const PlanOptions& options);
 
+// Bytes of the transient region that are in use at each step.
+std::vector<int64_t> live_bytes(const MemoryPlan& plan, size_t num_steps);
+
 }  // namespace caravan

@@ -1,0 +1,66 @@
+// What a plan costs in memory, before anything is reserved: a table by category, the largest values
+// at the peak, and the check against the memory limit. Only arithmetic on plans; prints nothing.
+#pragma once
+
+#include <array>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/memory_limit.h"
+#include "runtime/program.h"
+
+namespace caravan {
+
+// What the process holds beside the arena: libraries, batches that are read ahead.
+struct HostMemory {
+  std::string name;
+  int64_t bytes = 0;
+};
+
+struct ReportOptions {
+  std::optional<MemoryLimit> limit = {};  // absent: the table ends with the sum
+  std::vector<HostMemory> host = {};
+  size_t num_largest = 10;
+};
+
+// Of one rank. The peak is the step of the largest program at which the most bytes are live.
+// persistent + at_peak over all categories, alignment and fragmentation are the arena exactly.
+struct MemoryReport {
+  struct ProgramUse {
+    std::string name;
+    size_t num_steps = 0;
+    int64_t max_live_bytes = 0;
+    int64_t plan_bytes = 0;
+    int peak_step = 0;
+
+    double ratio() const;  // plan / max live: 1 is the best possible
+  };
+
+  std::vector<ProgramUse> programs = {};
+  size_t largest_program = 0;  // index into programs: its plan is the transient region
+  std::string peak_node = {};  // what runs at the peak: "layers.3.mlp swiglu"
+  std::array<int64_t, kNumMemoryCategories> persistent_bytes = {};  // by MemoryCategory, aligned
+  std::array<int64_t, kNumMemoryCategories> peak_bytes = {};
+  int64_t fragmentation_bytes = 0;  // plan - max live of the largest program
+  int64_t arena_bytes = 0;
+  std::vector<Block> largest = {};  // at the peak, the largest first
+  std::vector<HostMemory> host = {};
+  std::optional<MemoryLimit> limit = {};
+
+  int64_t process_bytes() const;  // arena and host
+};
+
+// `programs` is not empty and shares `layout`.
+MemoryReport memory_report(const PersistentLayout& layout, std::span<const Program> programs,
+                           const ReportOptions& options = {});
+
+// The table, for people; every line ends with a newline.
+std::string to_string(const MemoryReport& report);
+
+// Throws a config error, one line, when the process would hold more than the limit: what it needs,
+// the limit and who set it, the difference, what to change. Print the table first.
+void check_limit(const MemoryReport& report);
+
+}  // namespace caravan
