@@ -20,9 +20,7 @@ class Parallelizer {
   Graph run() {
     for (size_t i = 0; i < logical_.values.size(); ++i) {
       const Value& value = logical_.values[i];
-      if (is_persistent(value.kind) || value.kind == ValueKind::input) {
-        home_[i] = add(value, effective(value.placement));
-      }
+      if (is_given(value)) home_[i] = add(value, effective(value.placement));
     }
     for (const Node& node : logical_.nodes) place(node);
     finish();
@@ -30,6 +28,11 @@ class Parallelizer {
   }
 
  private:
+  // There before the first node runs; all other values are made by one.
+  static bool is_given(const Value& value) {
+    return is_persistent(value.kind) || value.kind == ValueKind::input;
+  }
+
   // Axes of size 1 do nothing.
   Placement effective(Placement placement) const {
     for (const Axis axis : kAxes) {
@@ -112,7 +115,7 @@ class Parallelizer {
     const Value like = graph_.value(from);
     const ValueId result = add(like, like.placement.with(axis, to));
     graph_.value(result).name.clear();
-    if (is_persistent(like.kind)) graph_.value(result).kind = ValueKind::activation;
+    if (is_given(like)) graph_.value(result).kind = ValueKind::activation;
     pad(*op, from, result);
     graph_.add_node({.op = *std::move(op),
                      .inputs = {from},

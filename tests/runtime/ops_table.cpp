@@ -1,0 +1,292 @@
+#include "tests/runtime/ops_table.h"
+
+#include <algorithm>
+
+#include "runtime/error.h"
+#include "runtime/rng.h"
+
+namespace caravan {
+namespace {
+
+using Content = OpInput::Content;
+
+// Sizes that split evenly over 2 and 4 ranks, along tokens by whole sequences: 16 tokens in 4
+// sequences, 8 query heads and 4 key-value heads of width 4, 8 words.
+constexpr int64_t kTokens = 16, kHidden = 12, kVocab = 8, kHeadDim = 4, kSequence = 4;
+constexpr int64_t kQWidth = 8 * kHeadDim, kKvWidth = 4 * kHeadDim;
+
+OpInput variable(const Shape& shape) { return {.shape = shape, .differentiable = true}; }
+OpInput constant(const Shape& shape) { return {.shape = shape}; }
+OpInput positive(const Shape& shape) {
+  return {.shape = shape, .content = Content::positive, .may_be_partial = false};
+}
+OpInput integers(Content content) {
+  return {.shape = {kTokens}, .content = content, .may_be_partial = false};
+}
+OpInput state(const Shape& shape) { return {.shape = shape, .may_be_partial = false}; }
+
+TensorSpec f32(const Shape& shape) { return {shape, DType::f32}; }
+TensorSpec i32(const Shape& shape) { return {shape, DType::i32}; }
+
+// A function, as GCC 12 warns wrongly about lists of lists of vectors.
+BadInput bad(size_t input, const TensorSpec& spec, const std::string& message) {
+  return {input, spec, message};
+}
+
+std::vector<OpEntry> embedding_cases() {
+  return {
+      {.label = "embedding",
+       .op = Embedding{},
+       .inputs = {variable({kVocab, kHidden}), integers(Content::ids)},
+       .outputs = {f32({kTokens, kHidden})},
+       .refused = {bad(0, f32({kVocab}), "table must be (V,D)"),
+                   bad(1, f32({kTokens}), "ids (T) i32"),
+                   bad(1, i32({kTokens, 1}), "ids (T) i32")}},
+      {.label = "embedding_grad",
+       .op = EmbeddingGrad{kVocab},
+       .inputs = {integers(Content::ids), constant({kTokens, kHidden})},
+       .outputs = {f32({kVocab, kHidden})},
+       .refused = {bad(0, i32({kTokens + 1}), "dy (T,D)"), bad(1, f32({kTokens}), "dy (T,D)")}},
+  };
+}
+
+OpEntry matmul_case(MatMul op) {
+  const Shape a = op.transpose_a ? Shape{8, 4} : Shape{4, 8};
+  const Shape b = op.transpose_b ? Shape{12, 8} : Shape{8, 12};
+  return {
+      .label = "matmul" + std::string(op.transpose_a ? "_ta" : "") + (op.transpose_b ? "_tb" : ""),
+      .op = op,
+      .inputs = {variable(a), variable(b)},
+      .outputs = {f32({4, 12})},
+      .refused = {bad(0, f32({4}), "needs two matrices"),
+                  bad(0, f32({a[0] + 1, a[1] + 1}), "contracted dims differ"),
+                  bad(1, f32({b[0] + 1, b[1] + 1}), "contracted dims differ"),
+                  bad(1, {b, DType::bf16}, "dtypes differ")}};
+}
+
+std::vector<OpEntry> matmul_cases() {
+  return {
+      matmul_case({false, false}),
+      matmul_case({true, false}),
+      matmul_case({false, true}),
+      matmul_case({true, true}),
+      {.label = "add_bias",
+       .op = AddBias{},
+       .inputs = {variable({kTokens, kHidden}), variable({kHidden})},
+       .outputs = {f32({kTokens, kHidden})},
+       .refused = {bad(0, f32({kTokens}), "x must be (T,N)"),
+                   bad(1, f32({kHidden + 1}), "bias (N)"), bad(1, f32({1, kHidden}), "bias (N)")}},
+      {.label = "sum_rows",
+       .op = SumRows{},
+       .inputs = {constant({kTokens, kHidden})},
+       .outputs = {f32({kHidden})},
+       .refused = {bad(0, f32({kHidden}), "needs a matrix")}},
+  };
+}
+
+std::vector<OpEntry> norm_cases() {
+  const Shape x = {kTokens, kHidden};
+  return {
+      {.label = "rms_norm",
+       .op = RmsNorm{1e-5f},
+       .inputs = {variable(x), variable({kHidden})},
+       .outputs = {f32(x), f32({kTokens})},
+       .refused = {bad(0, f32({kHidden}), "x must be (T,D)"),
+                   bad(1, f32({kTokens}), "weight (D)")}},
+      {.label = "rms_norm_grad",
+       .op = RmsNormGrad{},
+       .inputs = {constant(x), constant({kHidden}), positive({kTokens}), constant(x)},
+       .outputs = {f32(x), f32({kHidden})},
+       .refused = {bad(2, f32({kHidden}), "rstd (T)"),
+                   bad(3, f32({kTokens, 1}), "dy must be (T,D)")}},
+  };
+}
+
+OpEntry rope_case(const std::string& label, const Rope& op) {
+  return {.label = label,
+          .op = op,
+          .inputs = {variable({kTokens, kQWidth}), integers(Content::positions)},
+          .outputs = {f32({kTokens, kQWidth})},
+          .refused = {bad(0, f32({kTokens, kHeadDim + 1}), "x must be (T,n*h)"),
+                      bad(1, i32({kTokens + 1}), "positions must be (T) i32"),
+                      bad(1, f32({kTokens}), "positions must be (T) i32")}};
+}
+
+std::vector<BadInput> bad_heads() {
+  return {bad(0, f32({kTokens, kHeadDim, 2}), "q must be (T,H*h)"),
+          bad(1, f32({kTokens, kQWidth}), "k and v (T,KV*h)"),
+          bad(0, f32({kTokens, kQWidth + 1}), "widths must divide by head_dim"),
+          bad(0, f32({kTokens, 6 * kHeadDim}), "heads must divide by kv heads"),
+          bad(3, i32({kTokens + 1}), "document_start must be (T) i32"),
+          bad(3, f32({kTokens}), "document_start must be (T) i32")};
+}
+
+std::vector<OpEntry> attention_cases() {
+  const Shape q = {kTokens, kQWidth}, kv = {kTokens, kKvWidth}, lse = {kTokens, 8};
+  const OpInput documents = integers(Content::documents);
+  std::vector<BadInput> bad_gradients = bad_heads();
+  bad_gradients.push_back(bad(6, f32(kv), "dout must be shaped like q"));
+  bad_gradients.push_back(bad(4, f32(kv), "dout must be shaped like q"));
+  return {
+      rope_case("rope", {kHeadDim, 10000.0, {}}),
+      rope_case("rope_inverse", {kHeadDim, 10000.0, {}, true}),
+      rope_case("rope_llama3", {kHeadDim, 500.0, RopeScaling{8, 1, 4, 64}}),
+      {.label = "attention",
+       .op = Attention{kHeadDim, kSequence},
+       .inputs = {variable(q), variable(kv), variable(kv), documents},
+       .outputs = {f32(q), f32(lse)},
+       .refused = bad_heads()},
+      {.label = "attention_grad",
+       .op = AttentionGrad{kHeadDim, kSequence},
+       .inputs = {constant(q), constant(kv), constant(kv), documents, constant(q), positive(lse),
+                  constant(q)},
+       .outputs = {f32(q), f32(kv), f32(kv)},
+       .refused = bad_gradients},
+  };
+}
+
+std::vector<OpEntry> activation_cases() {
+  const Shape x = {kTokens, kHidden};
+  const std::vector<BadInput> unlike = {bad(1, f32({kTokens, kHidden + 1}), "the shapes differ"),
+                                        bad(1, i32(x), "the shapes differ")};
+  return {
+      {"swiglu", SwiGlu{}, {variable(x), variable(x)}, {f32(x)}, unlike},
+      {"swiglu_grad",
+       SwiGluGrad{},
+       {constant(x), constant(x), constant(x)},
+       {f32(x), f32(x)},
+       unlike},
+      {"add", Add{}, {variable(x), variable(x)}, {f32(x)}, unlike},
+  };
+}
+
+std::vector<OpEntry> loss_cases() {
+  const Shape x = {kTokens, kHidden}, head = {kVocab, kHidden}, lse = {kTokens};
+  const std::vector<BadInput> wrong = {bad(0, f32({kTokens}), "x must be (T,D)"),
+                                       bad(1, f32({kVocab, kHidden + 1}), "weight (V,D)"),
+                                       bad(2, i32({kTokens + 1}), "targets must be (T) i32"),
+                                       bad(2, f32({kTokens}), "targets must be (T) i32")};
+  std::vector<BadInput> bad_gradient = wrong;
+  bad_gradient.push_back(bad(3, f32({kTokens + 1}), "lse must be (T)"));
+  bad_gradient.push_back(bad(4, f32({1}), "dloss_sum a scalar"));
+  return {
+      {"linear_cross_entropy",
+       LinearCrossEntropy{},
+       {variable(x), variable(head), integers(Content::targets)},
+       {f32({}), f32({}), f32(lse)},
+       wrong},
+      {"linear_cross_entropy_grad",
+       LinearCrossEntropyGrad{},
+       {constant(x), constant(head), integers(Content::targets), positive(lse), constant({})},
+       {f32(x), f32(head)},
+       bad_gradient},
+  };
+}
+
+std::vector<OpEntry> scalar_cases() {
+  const std::vector<BadInput> no_scalar = {bad(0, f32({1}), "needs two scalars"),
+                                           bad(1, f32({2}), "needs two scalars")};
+  return {
+      {"fill", Fill{2.5f}, {}, {f32({})}},
+      {"divide", Divide{}, {constant({}), positive({})}, {f32({})}, no_scalar},
+      {"clip_scale", ClipScale{0.5f}, {positive({}), positive({})}, {f32({}), f32({})}, no_scalar},
+  };
+}
+
+std::vector<OpEntry> update_cases() {
+  const Shape x = {kTokens, kHidden};
+  return {
+      {"accumulate",
+       Accumulate{},
+       {constant(x), constant(x), positive({})},
+       {f32(x)},
+       {bad(1, f32({kTokens}), "sum and value must be alike"), bad(2, f32({1}), "keep a scalar")}},
+      {"squared_norm", SquaredNorm{}, {constant(x), constant({kTokens})}, {f32({})}},
+      {"adamw",
+       AdamW{0.9f, 0.95f, 1e-8f, 0.1f},
+       {constant(x), constant(x), state(x), positive(x), positive({}), positive({}), positive({})},
+       {f32(x), f32(x), f32(x)},
+       {bad(1, f32({kTokens}), "the shapes differ"), bad(3, f32({kTokens}), "the shapes differ"),
+        bad(5, f32({1}), "must be scalars")}},
+  };
+}
+
+std::vector<OpEntry> collective_cases() {
+  const Shape x = {kTokens, kHidden};
+  const std::vector<BadInput> no_dim = {bad(0, f32({}), "the tensor has no such dim")};
+  const auto one = [&](const char* label, Op op, const Shape& out, std::vector<BadInput> refused) {
+    return OpEntry{.label = label,
+                   .op = std::move(op),
+                   .inputs = {constant(x)},
+                   .outputs = {f32(out)},
+                   .refused = std::move(refused),
+                   .axis_size = 4};
+  };
+  return {one("all_reduce", AllReduce{Axis::dp}, x, {}),
+          one("all_gather", AllGather{Axis::dp, 1}, {kTokens, 4 * kHidden}, no_dim),
+          one("reduce_scatter", ReduceScatter{Axis::dp, 0}, {kTokens / 4, kHidden}, no_dim),
+          one("all_to_all", AllToAll{Axis::dp, 0, 1}, {4 * kTokens, kHidden / 4}, no_dim),
+          one("slice", Slice{Axis::dp, 1}, {kTokens, kHidden / 4}, no_dim)};
+}
+
+}  // namespace
+
+std::vector<OpEntry> ops_table() {
+  std::vector<OpEntry> table;
+  for (const auto& family :
+       {embedding_cases(), matmul_cases(), norm_cases(), attention_cases(), activation_cases(),
+        loss_cases(), scalar_cases(), update_cases(), collective_cases()}) {
+    table.insert(table.end(), family.begin(), family.end());
+  }
+  return table;
+}
+
+TensorSpec spec_of(const OpInput& input) {
+  const bool is_float = input.content == Content::normal || input.content == Content::positive;
+  return {input.shape, is_float ? DType::f32 : DType::i32};
+}
+
+TensorSpecs specs_of(const OpEntry& entry) {
+  TensorSpecs specs;
+  for (const OpInput& input : entry.inputs) specs.push_back(spec_of(input));
+  return specs;
+}
+
+void PrintTo(const OpEntry& entry, std::ostream* out) { *out << entry.label; }
+
+bool is_differentiable(const OpEntry& entry) {
+  return std::ranges::any_of(entry.inputs, &OpInput::differentiable);
+}
+
+HostTensor make_tensor(const OpInput& input, uint64_t index) {
+  if (input.content == Content::normal) return normal_tensor(input.shape, index);
+  const RandomStream stream(8, RandomPurpose::test, index);
+  HostTensor tensor = zeros(input.shape, spec_of(input).dtype);
+  for (int64_t i = 0; i < tensor.size(); ++i) {
+    const double u = stream.uniform(static_cast<uint64_t>(i));
+    switch (input.content) {
+      case Content::positive:
+        tensor.set(i, static_cast<float>(0.5 + u));
+        continue;
+      case Content::ids:
+        tensor.words[static_cast<size_t>(i)] = static_cast<uint32_t>(u * kVocab);
+        continue;
+      case Content::targets:
+        tensor.words[static_cast<size_t>(i)] =
+            static_cast<uint32_t>(static_cast<int32_t>(u * (kVocab + 1)) - 1);
+        continue;
+      case Content::positions:
+        tensor.words[static_cast<size_t>(i)] = static_cast<uint32_t>(i % kSequence);
+        continue;
+      case Content::documents:
+        tensor.words[static_cast<size_t>(i)] = i % kSequence < 2 ? 0 : 2;
+        continue;
+      case Content::normal:
+        break;
+    }
+    throw internal_error("unknown content of an input");
+  }
+  return tensor;
+}
+
+}  // namespace caravan
