@@ -143,7 +143,6 @@ struct TextSource::State {
   void read_text();
   bool read_line();
   void parse_line();
-  size_t piece_bytes() const;
   bool take_piece(std::string& document);
 };
 
@@ -244,18 +243,9 @@ void TextSource::State::parse_line() {
   }
 }
 
-// How much of the rest is the next document.
-size_t TextSource::State::piece_bytes() const {
-  if (rest_bytes() <= max_document_bytes) return rest_bytes();
-  const std::string_view rest = std::string_view(body).substr(body_begin);
-  const size_t newline = rest.rfind('\n', max_document_bytes - 1);
-  if (newline != std::string_view::npos) return newline + 1;
-  return character_border(rest, max_document_bytes);
-}
-
 bool TextSource::State::take_piece(std::string& document) {
   while (rest_bytes() > 0 && (body_complete || rest_bytes() > max_document_bytes)) {
-    const size_t size = piece_bytes();
+    const size_t size = line_cut(std::string_view(body).substr(body_begin), max_document_bytes);
     document.assign(body, body_begin, size);
     body_begin += size;
     if (is_blank(document)) {

@@ -18,16 +18,6 @@ constexpr size_t kPieceBytes = size_t{256} << 10;
 // SentencePiece writes a space as U+2581, so that a U+2581 of the text would come back as a space.
 constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
 
-// Where to end the piece that starts at `begin`: after the last newline in reach, else anywhere
-// between two characters.
-size_t piece_end(std::string_view text, size_t begin) {
-  if (text.size() - begin <= kPieceBytes) return text.size();
-  const size_t limit = begin + kPieceBytes;
-  const size_t newline = text.rfind('\n', limit - 1);
-  if (newline != std::string_view::npos && newline >= begin) return newline + 1;
-  return character_border(text, limit);
-}
-
 // Why each is set: whitespace is kept exactly and its runs may be tokens of their own (text with
 // indentation costs a third less), digits stay apart (numbers are read digit by digit, as Llama
 // does), everything unknown becomes bytes.
@@ -99,10 +89,10 @@ void Tokenizer::encode_piece(std::string_view text, std::vector<int32_t>& ids) c
 void Tokenizer::encode(std::string_view text, std::vector<int32_t>& ids) const {
   // A vocabulary that puts a space before every text would put one before every piece.
   if (adds_space_) return model_->encode(text, ids);
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = piece_end(text, begin);
-    encode_piece(text.substr(begin, end - begin), ids);
-    begin = end;
+  while (!text.empty()) {
+    const size_t size = line_cut(text, kPieceBytes);
+    encode_piece(text.substr(0, size), ids);
+    text.remove_prefix(size);
   }
 }
 

@@ -59,10 +59,13 @@ int64_t replace_invalid_utf8(std::string& text) {
   return num_replaced;
 }
 
-size_t character_border(std::string_view text, size_t limit) {
-  size_t end = limit;
-  while (end > 0 && limit - end < 3 && (static_cast<uint8_t>(text[end]) & 0xC0) == 0x80) --end;
-  return end > 0 ? end : limit;
+size_t line_cut(std::string_view text, size_t limit_bytes) {
+  if (text.size() <= limit_bytes) return text.size();
+  const size_t newline = text.rfind('\n', limit_bytes - 1);
+  if (newline != std::string_view::npos) return newline + 1;
+  size_t end = limit_bytes;
+  while (limit_bytes - end < 3 && (static_cast<uint8_t>(text[end]) & 0xC0) == 0x80) --end;
+  return end;
 }
 
 }  // namespace caravan

@@ -1,4 +1,4 @@
-// Valid UTF-8 out of any bytes. Nothing else about Unicode.
+// Valid UTF-8 out of any bytes, and cuts that keep it valid. Nothing else about Unicode.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,8 @@ namespace caravan {
 // 15, section 3.9, "U+FFFD substitution of maximal subparts"); returns how many were put in.
 int64_t replace_invalid_utf8(std::string& text);
 
-// The largest end <= limit that does not cut a character in two; limit < text.size().
-size_t character_border(std::string_view text, size_t limit);
+// How much of a text to take when at most `limit_bytes` (>= 4) are wanted: all of it, or up to the
+// last newline in reach, or, where a line is longer than that, whole characters.
+size_t line_cut(std::string_view text, size_t limit_bytes);
 
 }  // namespace caravan

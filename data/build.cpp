@@ -1,0 +1,335 @@
+// Three passes over the text: count (so that shares and progress are known), sample for the
+// vocabulary, encode.
+#include "data/build.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <exception>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "data/durable_file.h"
+#include "data/token_file.h"
+#include "data/tokenizer.h"
+#include "data/utf8.h"
+#include "runtime/error.h"
+#include "runtime/rng.h"
+
+namespace caravan {
+namespace {
+
+namespace fs = std::filesystem;
+using Progress = std::function<void(const BuildProgress&)>;
+
+constexpr int64_t kProgressBytes = int64_t{1} << 20;
+constexpr int64_t kSnippetBytes = 4096;
+// Text encoded at once by all threads.
+constexpr int64_t kEncodeBytes = int64_t{4} << 20;
+constexpr size_t kEncodeDocuments = 4096;
+// When fewer documents than kFewHeldOut would be held out, they are cut into so many that
+// kWantedHeldOut are.
+constexpr double kFewHeldOut = 4;
+constexpr double kWantedHeldOut = 16;
+constexpr int64_t kMinCutBytes = 1024;
+
+void check_options(const BuildOptions& options) {
+  if (options.vocab_size < 260 || options.vocab_size > 1 << 20) {
+    throw config_error(absl::StrFormat(
+        "--vocab-size: %d is not in 260..1048576 (256 bytes and 3 control tokens are always in it)",
+        options.vocab_size));
+  }
+  if (!(options.validation_fraction >= 0 && options.validation_fraction < 1)) {
+    throw config_error(
+        absl::StrFormat("--validation-fraction: %g is not in [0, 1)", options.validation_fraction));
+  }
+  check(options.sample_bytes > 0, "build: sample of %d bytes", options.sample_bytes);
+}
+
+// The folder in which everything is made before it gets its name. Locked, so that a second build
+// of the same output fails instead of mixing with this one; what a killed build left is removed.
+class WorkFolder {
+ public:
+  explicit WorkFolder(const std::string& output) : output_(output), path_(output + ".partial") {
+    std::error_code error;
+    if (fs::exists(output) && !(fs::is_directory(output) && fs::is_empty(output, error))) {
+      throw config_error(
+          absl::StrFormat("--output: %s exists already: remove it or choose another name", output));
+    }
+    fs::create_directories(path_, error);
+    lock_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (error || lock_ < 0 || ::access(path_.c_str(), W_OK) != 0) {
+      throw config_error(absl::StrFormat("--output: cannot write to %s: %s", path_,
+                                         error ? error.message() : std::strerror(errno)));
+    }
+    if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+      ::close(lock_);
+      throw config_error(absl::StrFormat("--output: another build is writing %s", path_));
+    }
+    for (const fs::directory_entry& entry : fs::directory_iterator(path_)) fs::remove_all(entry);
+  }
+  ~WorkFolder() {
+    std::error_code ignored;
+    if (!published_) fs::remove_all(path_, ignored);
+    ::close(lock_);
+  }
+  WorkFolder(const WorkFolder&) = delete;
+  WorkFolder& operator=(const WorkFolder&) = delete;
+
+  std::string file(const std::string& name) const { return (fs::path(path_) / name).string(); }
+
+  void publish() {
+    sync_folder(path_, ExitCode::data);
+    rename_durably(path_, output_, ExitCode::data);
+    published_ = true;
+  }
+
+ private:
+  std::string output_;
+  std::string path_;
+  int lock_ = -1;
+  bool published_ = false;
+};
+
+// Reports on one stage, at most once per MiB.
+class StageProgress {
+ public:
+  StageProgress(const Progress& report, BuildStage stage, int64_t total_bytes)
+      : report_(report), state_{stage, 0, total_bytes} {
+    report_(state_);
+  }
+  void add(size_t bytes) {
+    state_.num_bytes += static_cast<int64_t>(bytes);
+    if (state_.num_bytes - reported_ < kProgressBytes) return;
+    reported_ = state_.num_bytes;
+    report_(state_);
+  }
+
+ private:
+  const Progress& report_;
+  BuildProgress state_;
+  int64_t reported_ = 0;
+};
+
+TextStatistics count_text(const std::vector<std::string>& files, const Progress& progress) {
+  TextSource source(files);
+  StageProgress stage(progress, BuildStage::counting, 0);
+  std::string document;
+  while (source.next(document)) stage.add(document.size());
+  if (source.statistics().num_documents == 0) {
+    throw data_error(
+        absl::StrFormat("%s: the %d files hold no text but white space", files[0], files.size()));
+  }
+  return source.statistics();
+}
+
+// Shorter than the usual limit when there are too few documents to hold some out: a book in one
+// file, say, is cut into pieces.
+int64_t document_limit(const TextStatistics& text, double fraction) {
+  const double expected = static_cast<double>(text.num_documents) * fraction;
+  if (fraction == 0 || expected >= kFewHeldOut) return TextSource::kMaxDocumentBytes;
+  const double bytes = static_cast<double>(text.num_bytes) * fraction / kWantedHeldOut;
+  return std::clamp(static_cast<int64_t>(bytes), kMinCutBytes, TextSource::kMaxDocumentBytes);
+}
+
+// Snippets of the training documents, each kept with the same probability, so that they come from
+// all of the text. The bound on memory holds also when the draw is unlucky.
+std::vector<std::string> sample_text(const std::vector<std::string>& files,
+                                     const BuildOptions& options, const BuildReport& report,
+                                     const Progress& progress) {
+  const double share =
+      static_cast<double>(options.sample_bytes) / static_cast<double>(report.text.num_bytes);
+  const RandomStream draw(options.seed, RandomPurpose::shuffle, stable_hash("tokenizer sample"));
+  StageProgress stage(progress, BuildStage::sampling, report.text.num_bytes);
+  TextSource source(files, report.max_document_bytes);
+  std::vector<std::string> sample;
+  int64_t sampled_bytes = 0;
+  uint64_t snippet = 0;
+  std::string text;
+  for (int64_t document = 0; source.next(text); ++document) {
+    stage.add(text.size());
+    if (is_held_out(document, options.validation_fraction, options.seed)) continue;
+    for (size_t begin = 0; begin < text.size(); ++snippet) {
+      const std::string_view rest = std::string_view(text).substr(begin);
+      const size_t size = line_cut(rest, kSnippetBytes);
+      begin += size;
+      if (draw.uniform(snippet) >= share || sampled_bytes > options.sample_bytes) continue;
+      sample.emplace_back(rest.substr(0, size));
+      sampled_bytes += static_cast<int64_t>(size);
+    }
+  }
+  return sample;
+}
+
+void make_tokenizer(const std::vector<std::string>& files, const BuildOptions& options,
+                    const BuildReport& report, const Progress& progress, const std::string& path) {
+  if (!options.tokenizer.empty()) {
+    const Tokenizer given(options.tokenizer);  // refuses what is none before hours of work
+    write_file_durably(path, read_file(options.tokenizer, SIZE_MAX, ExitCode::data),
+                       ExitCode::data);
+    return;
+  }
+  const std::vector<std::string> sample = sample_text(files, options, report, progress);
+  progress({BuildStage::training_tokenizer, 0, 0});
+  train_tokenizer(sample, options.vocab_size, path);
+}
+
+TokenVocabulary vocabulary_of(const Tokenizer& tokenizer) {
+  if (tokenizer.eos_id() < 0) {
+    throw data_error(tokenizer.path() +
+                     ": has no end-of-sequence token, which separates documents: choose another");
+  }
+  return {tokenizer.vocab_size(), tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.hash()};
+}
+
+// Encodes documents on all threads and appends them in their order.
+class Encoder {
+ public:
+  Encoder(const Tokenizer& tokenizer, const BuildOptions& options, TokenFileWriter& train,
+          TokenFileWriter& validation)
+      : tokenizer_(tokenizer), options_(options), train_(train), validation_(validation) {}
+
+  void add(std::string& document) {
+    num_bytes_ += static_cast<int64_t>(document.size());
+    if (num_waiting_ == documents_.size()) documents_.emplace_back();
+    std::swap(documents_[num_waiting_++], document);
+    if (num_bytes_ >= kEncodeBytes || num_waiting_ == kEncodeDocuments) flush();
+  }
+
+  void flush() {
+    encode();
+    for (size_t i = 0; i < num_waiting_; ++i, ++num_documents_) {
+      const bool held_out =
+          is_held_out(num_documents_, options_.validation_fraction, options_.seed);
+      (held_out ? validation_ : train_).append(tokens_[i]);
+    }
+    num_waiting_ = 0;
+    num_bytes_ = 0;
+  }
+
+ private:
+  void encode() {
+    if (tokens_.size() < num_waiting_) tokens_.resize(num_waiting_);
+    std::exception_ptr error;  // must not leave the parallel region
+#pragma omp parallel for schedule(dynamic)
+    for (size_t i = 0; i < num_waiting_; ++i) {
+      try {
+        tokens_[i].clear();
+        tokenizer_.encode(documents_[i], tokens_[i]);
+      } catch (...) {
+#pragma omp critical
+        error = std::current_exception();
+      }
+    }
+    if (error != nullptr) std::rethrow_exception(error);
+  }
+
+  const Tokenizer& tokenizer_;
+  const BuildOptions& options_;
+  TokenFileWriter& train_;
+  TokenFileWriter& validation_;
+  std::vector<std::string> documents_;  // the first num_waiting_; recycled
+  std::vector<std::vector<int32_t>> tokens_;
+  size_t num_waiting_ = 0;
+  int64_t num_bytes_ = 0;
+  int64_t num_documents_ = 0;
+};
+
+void check_held_out(const BuildReport& report, double fraction) {
+  if (report.train.num_documents > 0 && (fraction == 0 || report.validation.num_documents > 0)) {
+    return;
+  }
+  throw data_error(absl::StrFormat(
+      "--validation-fraction: of %d documents %d were held out and %d left: add text, or pass "
+      "another fraction (0 holds out nothing) or --seed",
+      report.text.num_documents, report.validation.num_documents, report.train.num_documents));
+}
+
+void encode_text(const std::vector<std::string>& files, const BuildOptions& options,
+                 const WorkFolder& folder, const Tokenizer& tokenizer, const Progress& progress,
+                 BuildReport& report) {
+  const TokenVocabulary vocabulary = vocabulary_of(tokenizer);
+  TokenFileWriter train(folder.file("train.h5"), vocabulary);
+  TokenFileWriter validation(folder.file("validation.h5"), vocabulary);
+  StageProgress stage(progress, BuildStage::encoding, report.text.num_bytes);
+  TextSource source(files, report.max_document_bytes);
+  Encoder encoder(tokenizer, options, train, validation);
+  for (std::string document; source.next(document);) {
+    stage.add(document.size());
+    encoder.add(document);
+  }
+  encoder.flush();
+  report.text = source.statistics();
+  report.train = {train.num_documents(), train.num_tokens()};
+  report.validation = {validation.num_documents(), validation.num_tokens()};
+  check_held_out(report, options.validation_fraction);
+  train.close();
+  if (options.validation_fraction > 0) validation.close();
+}
+
+std::string description(const BuildOptions& options, const BuildReport& report,
+                        const Tokenizer& tokenizer) {
+  const auto split = [](const SplitCounts& counts) -> nlohmann::ordered_json {
+    return {{"documents", counts.num_documents}, {"tokens", counts.num_tokens}};
+  };
+  const nlohmann::ordered_json json = {
+      {"format_version", 1},
+      {"tool", "caravan " CARAVAN_VERSION},
+      {"sources", options.inputs},
+      {"files", report.num_files},
+      {"documents", report.text.num_documents},
+      {"bytes", report.text.num_bytes},
+      {"bytes_per_token", report.bytes_per_token()},
+      {"train", split(report.train)},
+      {"validation", split(report.validation)},
+      {"validation_fraction", options.validation_fraction},
+      {"seed", options.seed},
+      {"vocab_size", tokenizer.vocab_size()},
+      {"bos_id", tokenizer.bos_id()},
+      {"eos_id", tokenizer.eos_id()},
+      {"tokenizer_hash", tokenizer.hash()},
+      {"max_document_bytes", report.max_document_bytes},
+      {"documents_cut", report.text.num_cuts},
+      {"documents_empty", report.text.num_empty},
+      {"invalid_utf8_replaced", report.text.num_replaced},
+  };
+  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+double BuildReport::bytes_per_token() const {
+  return static_cast<double>(text.num_bytes) /
+         static_cast<double>(std::max<int64_t>(train.num_tokens + validation.num_tokens, 1));
+}
+
+bool is_held_out(int64_t document, double fraction, uint64_t seed) {
+  const RandomStream draw(seed, RandomPurpose::shuffle, stable_hash("held-out documents"));
+  return draw.uniform(static_cast<uint64_t>(document)) < fraction;
+}
+
+BuildReport build_token_files(const BuildOptions& options, const Progress& progress) {
+  check_options(options);
+  const std::vector<std::string> files = list_text_files(options.inputs);
+  WorkFolder folder(fs::path(options.output + "/").parent_path().string());
+  BuildReport report;
+  report.num_files = std::ssize(files);
+  report.text = count_text(files, progress);
+  report.max_document_bytes = document_limit(report.text, options.validation_fraction);
+  report.few_documents = report.max_document_bytes < TextSource::kMaxDocumentBytes;
+  const std::string model = folder.file("tokenizer.model");
+  make_tokenizer(files, options, report, progress, model);
+  const Tokenizer tokenizer(model);
+  report.vocab_size = tokenizer.vocab_size();
+  encode_text(files, options, folder, tokenizer, progress, report);
+  write_file_durably(folder.file("data.json"), description(options, report, tokenizer),
+                     ExitCode::data);
+  folder.publish();
+  return report;
+}
+
+}  // namespace caravan
