@@ -4,6 +4,7 @@
 #include <filesystem>
 
 #include "checkpoint/posix_file.h"
+#include "data/durable_file.h"
 #include "runtime/error.h"
 
 namespace caravan {
@@ -50,7 +51,7 @@ void delete_checkpoint(const std::string& folder, const StepFolder& entry) {
       folder + "/" + std::string(kTemporaryPrefix) + fs::path(entry.path).filename().string();
   fs::remove_all(doomed);
   fs::rename(entry.path, doomed);
-  sync_folder(folder);
+  sync_folder(folder, ExitCode::checkpoint);
   fs::remove_all(doomed);
 }
 

@@ -21,8 +21,8 @@ namespace {
 // A descriptor, closed at the end of the scope.
 class Descriptor {
  public:
-  Descriptor(const std::string& path, int flags) : path_(path) {
-    id_ = ::open(path.c_str(), flags | O_CLOEXEC, 0666);
+  Descriptor(const std::string& path, int flags) {
+    id_ = ::open(path.c_str(), flags | O_CLOEXEC);
     if (id_ < 0) fail(path, "cannot open");
   }
   ~Descriptor() {
@@ -32,12 +32,8 @@ class Descriptor {
   Descriptor& operator=(const Descriptor&) = delete;
 
   int get() const { return id_; }
-  void sync() const {
-    if (::fsync(id_) != 0) fail(path_, "cannot make durable");
-  }
 
  private:
-  std::string path_;
   int id_;
 };
 
@@ -56,20 +52,6 @@ constexpr int kReadFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
 std::string errno_text(int number) {
   return absl::StrFormat("%s (errno %d)", std::strerror(number), number);
 }
-
-void write_durable_file(const std::string& path, const std::string& text) {
-  const Descriptor file(path, O_WRONLY | O_CREAT | O_TRUNC);
-  size_t written = 0;
-  while (written < text.size()) {
-    const ssize_t done = ::write(file.get(), text.data() + written, text.size() - written);
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) fail(path, "cannot write");
-    written += static_cast<size_t>(done);
-  }
-  file.sync();
-}
-
-void sync_folder(const std::string& path) { Descriptor(path, O_RDONLY | O_DIRECTORY).sync(); }
 
 std::string publish_folder(const std::string& from, const std::string& to) {
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return from;

@@ -1,5 +1,5 @@
-// Files and folders with durability: what std::filesystem does not offer. Errors are
-// checkpoint errors that name the path and the errno.
+// What checkpoints need of files and folders beyond data/durable_file.h: replacing a folder, and
+// reading without following links. Errors are checkpoint errors that name the path and the errno.
 #pragma once
 
 #include <cstdint>
@@ -9,12 +9,6 @@ namespace caravan {
 
 // "No space left on device (errno 28)"
 std::string errno_text(int number);
-
-// Creates or replaces a file and makes it durable. The folder's entry needs sync_folder() too.
-void write_durable_file(const std::string& path, const std::string& text);
-
-// Makes the entries of a folder (names created, renamed or removed) durable.
-void sync_folder(const std::string& path);
 
 // Gives folder `from` the name `to`. When `to` exists, the new content replaces it and the name
 // that the old content has now is returned ("" otherwise). Atomic where the file system can swap

@@ -5,6 +5,7 @@
 
 #include "checkpoint/crc32c.h"
 #include "checkpoint/posix_file.h"
+#include "data/durable_file.h"
 
 namespace caravan {
 namespace {
@@ -99,7 +100,9 @@ RankReport write_rank_file(const std::string& folder, const std::string& name,
     report.tensors.push_back({shard.name, shard.dtype, shard.global_shape, {record}});
   }
   writer.close();
-  sync_folder(folder);  // on network file systems each machine makes its own names durable
+  sync_folder(
+      folder,
+      ExitCode::checkpoint);  // on network file systems each machine makes its own names durable
   const int64_t size = file_size_bytes(path);
   report.file = {name, size, frame_checksum(path, size, std::move(ranges))};
   return report;

@@ -6,6 +6,7 @@
 
 #include "checkpoint/directory.h"
 #include "checkpoint/posix_file.h"
+#include "data/durable_file.h"
 
 namespace caravan {
 namespace {
@@ -26,7 +27,7 @@ void make_folders(const fs::path& folder) {
     throw checkpoint_error(absl::StrFormat("%s: cannot make the folder: %s", folder.string(),
                                            errno_text(error.value())));
   }
-  sync_folder(folder.parent_path().string());
+  sync_folder(folder.parent_path().string(), ExitCode::checkpoint);
 }
 
 // The reports of all ranks as one manifest; an error when one of them failed.
@@ -54,22 +55,22 @@ Manifest merge(const CheckpointHeader& header, std::span<const std::string> repo
   return manifest;
 }
 
-SavedCheckpoint commit(const SaveRequest& request, const std::string& temporary,
-                       std::span<const std::string> reports) {
-  Manifest manifest = merge(request.header, reports);
-  if (manifest.header.unix_time == 0) manifest.header.unix_time = std::time(nullptr);
-  validate(manifest, "checkpoint to be written");
-  write_durable_file(temporary + "/" + kManifestName, encode(manifest));
-  sync_folder(temporary);
-  const std::string path = request.folder + "/" + step_folder_name(request.header.step);
-  const std::string replaced = publish_folder(temporary, path);
-  sync_folder(request.folder);
-  SavedCheckpoint saved{path, total_bytes(manifest), {}};
-  std::error_code error;
-  if (!replaced.empty())
-    fs::remove_all(replaced, error);  // a leftover is cleaned at the next start
-  saved.warnings = apply_limit(request.folder, request.save_total_limit, path);
-  return saved;
+// Fills and writes the manifest and gives the folder its final name. Returns the name that replaced
+// content now has, "" when there was none.
+std::string publish(const SaveRequest& request, const std::string& path,
+                    std::span<const std::string> reports, Manifest& manifest) {
+  const std::string temporary = temporary_path(request);
+  try {
+    manifest = merge(request.header, reports);
+    if (manifest.header.unix_time == 0) manifest.header.unix_time = std::time(nullptr);
+    validate(manifest, "checkpoint to be written");
+    write_file_durably(temporary + "/" + kManifestName, encode(manifest), ExitCode::checkpoint);
+    return publish_folder(temporary, path);
+  } catch (...) {
+    std::error_code ignored;  // the first error is the one to report
+    fs::remove_all(temporary, ignored);
+    throw;
+  }
 }
 
 // Runs `step` on rank 0 and makes its error, if any, the error of all ranks.
@@ -120,14 +121,13 @@ std::string write_rank(const SaveRequest& request, int rank, int num_ranks) {
 }
 
 SavedCheckpoint commit_save(const SaveRequest& request, std::span<const std::string> reports) {
-  const std::string temporary = temporary_path(request);
-  try {
-    return commit(request, temporary, reports);
-  } catch (...) {
-    std::error_code ignored;  // the first error is the one to report
-    fs::remove_all(temporary, ignored);
-    throw;
-  }
+  const std::string path = request.folder + "/" + step_folder_name(request.header.step);
+  Manifest manifest;
+  const std::string replaced = publish(request, path, reports, manifest);
+  sync_folder(request.folder, ExitCode::checkpoint);
+  std::error_code ignored;  // a leftover is cleaned at the next start
+  if (!replaced.empty()) fs::remove_all(replaced, ignored);
+  return {path, total_bytes(manifest), apply_limit(request.folder, request.save_total_limit, path)};
 }
 
 SavedCheckpoint save_checkpoint(const SaveRequest& request, const RankGroup& group) {

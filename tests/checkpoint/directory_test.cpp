@@ -14,7 +14,7 @@ namespace {
 namespace fs = std::filesystem;
 
 // Tensors do not matter here: a checkpoint is a folder with a manifest.
-const std::vector<TensorSpec> kNoTensors;
+const std::vector<TestTensor> kNoTensors;
 
 std::set<int64_t> steps_in(const std::string& folder) {
   std::set<int64_t> steps;

@@ -21,8 +21,8 @@ TEST(Layout, EveryLayoutLoadsEveryOther) {
 // The same tensor split along dim 0 by the writers and along dim 1 by the readers.
 TEST(Layout, SplitAlongAnotherDim) {
   const TemporaryFolder folder;
-  const std::vector<TensorSpec> rows = {{"w", DType::bf16, {29, 31}, 0}};
-  const std::vector<TensorSpec> columns = {{"w", DType::bf16, {29, 31}, 1}};
+  const std::vector<TestTensor> rows = {{"w", DType::bf16, {29, 31}, 0}};
+  const std::vector<TestTensor> columns = {{"w", DType::bf16, {29, 31}, 1}};
   const std::string by_rows = save_model(folder.path(), rows, 1, 4).path;
   const std::string by_columns = save_model(folder.path(), columns, 2, 3).path;
   for (const int readers : {1, 2, 5}) {
@@ -34,7 +34,7 @@ TEST(Layout, SplitAlongAnotherDim) {
 // Larger than the reader's buffer; read twice, as the second time takes another way.
 TEST(Layout, LargeTensorInPieces) {
   const TemporaryFolder folder;
-  const TensorSpec spec{"w", DType::f32, {1500, 700}, 0};
+  const TestTensor spec{"w", DType::f32, {1500, 700}, 0};
   const std::string path = save_model(folder.path(), {spec}, 9, 2).path;
   CheckpointReader reader(path);
   for (const Box& box : {Box{{700, 3}, {650, 690}}, Box{{1, 0}, {1498, 700}},

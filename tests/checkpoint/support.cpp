@@ -22,7 +22,7 @@ TemporaryFolder::~TemporaryFolder() {
   std::filesystem::remove_all(path_, ignored);
 }
 
-std::vector<TensorSpec> small_model() {
+std::vector<TestTensor> small_model() {
   return {{"embedding/weight", DType::f32, {37, 12}, 0},
           {"layers.0.attention.wq", DType::bf16, {24, 10}, 1},
           {"layers.0.mlp.experts", DType::f32, {6, 7, 5}, 2},
@@ -32,7 +32,7 @@ std::vector<TensorSpec> small_model() {
           {"loss_scale", DType::f32, {}, -1}};
 }
 
-Box rank_box(const TensorSpec& spec, int rank, int num_ranks) {
+Box rank_box(const TestTensor& spec, int rank, int num_ranks) {
   Box box{Shape(spec.shape.size(), 0), spec.shape};
   if (spec.split_dim < 0) return box;
   const auto d = static_cast<size_t>(spec.split_dim);
@@ -42,7 +42,7 @@ Box rank_box(const TensorSpec& spec, int rank, int num_ranks) {
   return box;
 }
 
-std::vector<char> box_bytes(const TensorSpec& spec, const Box& box, int64_t step) {
+std::vector<char> box_bytes(const TestTensor& spec, const Box& box, int64_t step) {
   const auto element_bytes = static_cast<size_t>(size_bytes(spec.dtype));
   const RandomStream random(static_cast<uint64_t>(step), RandomPurpose::test,
                             stable_hash(spec.name));
@@ -74,7 +74,7 @@ CheckpointHeader header_of_step(int64_t step) {
           .texts = {{"model", "family: llama"}}};
 }
 
-SavedCheckpoint save_model(const std::string& folder, const std::vector<TensorSpec>& model,
+SavedCheckpoint save_model(const std::string& folder, const std::vector<TestTensor>& model,
                            int64_t step, int num_ranks, int64_t save_total_limit) {
   SaveRequest request{folder, header_of_step(step), {}, save_total_limit};
   begin_save(request);
@@ -82,7 +82,7 @@ SavedCheckpoint save_model(const std::string& folder, const std::vector<TensorSp
   for (int rank = 0; rank < num_ranks; ++rank) {
     request.shards.clear();
     std::vector<std::vector<char>> memory;
-    for (const TensorSpec& spec : model) {
+    for (const TestTensor& spec : model) {
       const Box box = rank_box(spec, rank, num_ranks);
       if ((spec.split_dim < 0 && rank != 0) || num_elements(box.extent) == 0) continue;
       memory.push_back(box_bytes(spec, box, step));
@@ -94,12 +94,12 @@ SavedCheckpoint save_model(const std::string& folder, const std::vector<TensorSp
   return commit_save(request, reports);
 }
 
-bool loads_exactly(const std::string& checkpoint, const std::vector<TensorSpec>& model,
+bool loads_exactly(const std::string& checkpoint, const std::vector<TestTensor>& model,
                    int64_t step, int num_ranks) {
   bool same = true;
   for (int rank = 0; rank < num_ranks; ++rank) {
     CheckpointReader reader(checkpoint);
-    for (const TensorSpec& spec : model) {
+    for (const TestTensor& spec : model) {
       const Box box = rank_box(spec, rank, num_ranks);
       const std::vector<char> expected = box_bytes(spec, box, step);
       if (expected.empty()) continue;

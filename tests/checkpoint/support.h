@@ -25,7 +25,7 @@ class TemporaryFolder {
   std::string path_;
 };
 
-struct TensorSpec {
+struct TestTensor {
   std::string name;
   DType dtype = DType::f32;
   Shape shape;
@@ -33,24 +33,24 @@ struct TensorSpec {
 };
 
 // Tensors of 0 to 3 dims in all dtypes, split along different dims with uneven parts.
-std::vector<TensorSpec> small_model();
+std::vector<TestTensor> small_model();
 
 // Which box rank r of `num_ranks` holds: even parts, the first ones larger by one. Empty extent
 // (no shard) when there are more ranks than rows.
-Box rank_box(const TensorSpec& spec, int rank, int num_ranks);
+Box rank_box(const TestTensor& spec, int rank, int num_ranks);
 
 // The bytes of a box of a tensor: a function of (name, step, global element).
-std::vector<char> box_bytes(const TensorSpec& spec, const Box& box, int64_t step);
+std::vector<char> box_bytes(const TestTensor& spec, const Box& box, int64_t step);
 
 CheckpointHeader header_of_step(int64_t step);
 
 // Saves the model as `num_ranks` ranks would. Throws what commit_save throws.
-SavedCheckpoint save_model(const std::string& folder, const std::vector<TensorSpec>& model,
+SavedCheckpoint save_model(const std::string& folder, const std::vector<TestTensor>& model,
                            int64_t step, int num_ranks, int64_t save_total_limit = 0);
 
 // Reads the boxes of all `num_ranks` ranks, each with a reader of its own, and returns whether
 // every element has the bits of `step`. Throws what the reader throws.
-bool loads_exactly(const std::string& checkpoint, const std::vector<TensorSpec>& model,
+bool loads_exactly(const std::string& checkpoint, const std::vector<TestTensor>& model,
                    int64_t step, int num_ranks);
 
 // The message of the Error that `action` throws; "" when it throws none. Fails the test when the

@@ -123,7 +123,7 @@ TEST(Writer, MissingShardIsRefusedBeforeTheCommit) {
 TEST(Writer, SameStepReplacesTheOldOne) {
   const TemporaryFolder folder;
   save_model(folder.path(), small_model(), 5, 3);
-  const std::vector<TensorSpec> other = {{"other", DType::i32, {3}, 0}};
+  const std::vector<TestTensor> other = {{"other", DType::i32, {3}, 0}};
   const std::string path = save_model(folder.path(), other, 5, 1).path;
   EXPECT_TRUE(loads_exactly(path, other, 5, 2));
   EXPECT_FALSE(CheckpointReader(path).has_tensor("norm"));
