@@ -15,7 +15,7 @@ namespace {
 
 // Scores of a block, about 256 rows x 256 keys, fit a level 2 cache together with their gradient.
 constexpr int64_t kMaxRows = 256;
-constexpr int64_t kMaxTokens = 64;
+constexpr int64_t kMaxTokens = 32;
 constexpr int64_t kMinTokens = 16;
 constexpr int64_t kMaxKeys = 256;
 

@@ -7,10 +7,10 @@
 namespace caravan::cpu {
 namespace {
 
-constexpr int64_t kTileRows = 256;
+constexpr int64_t kTileRows = 512;
 constexpr int64_t kTileColumns = 512;
 constexpr int64_t kSmallestTile = 192;  // below it, packing costs more than balance gains
-constexpr int64_t kMinTiles = 8;        // wanted, so that threads find work in small products
+constexpr int64_t kMinTiles = 4;        // wanted, so that threads find work in small products
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -45,6 +45,10 @@ Range split(int64_t size, int64_t parts, int64_t i) {
 
 void gemm(const Gemm& p) {
   if (p.m == 0 || p.n == 0) return;
+  if (p.k == 0) {  // an empty sum, which oneDNN refuses
+    for (int64_t i = 0; i < p.m && !p.accumulate; ++i) std::fill_n(p.c + i * p.ldc, p.n, 0.0f);
+    return;
+  }
   const auto status =
       dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.m, p.n, p.k, p.alpha, p.a,
                  p.lda, p.b, p.ldb, p.accumulate ? 1.0f : 0.0f, p.c, p.ldc);

@@ -8,6 +8,8 @@
 
 namespace caravan::cpu {
 
+inline float power_of_two(int32_t exponent) { return std::bit_cast<float>((exponent + 127) << 23); }
+
 // e^x within 2 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, e^x = 2^n e^r. Results below the smallest
 // normal number are 0, beyond the largest infinity; NaN stays NaN. The coefficients interpolate
 // (e^r - 1 - r) / r^2 at the Chebyshev nodes of degree 4 (relative error 1e-8).
@@ -26,10 +28,11 @@ inline float fast_exp(float x) {
   p = p * r + 0.1666657702559799f;
   p = p * r + 0.5f;
   p = (p * r) * r + r + 1.0f;
-  // n can be 128, which has no exponent: 2^n = 2^(n-1) * 2.
+  // 2^128 and 2^-126 * e^r in two factors, each of which is a normal number.
   const int32_t exponent =
       std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(kRoundToInteger);
-  const float y = p * std::bit_cast<float>((exponent + 126) << 23) * 2.0f;
+  const int32_t half = exponent >> 1;
+  const float y = p * power_of_two(half) * power_of_two(exponent - half);
   const float bounded = x > kLargest ? std::numeric_limits<float>::infinity() : y;
   return x < kSmallest ? 0.0f : bounded;
 }

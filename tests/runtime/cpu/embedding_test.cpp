@@ -1,0 +1,24 @@
+#include "runtime/error.h"
+#include "tests/runtime/cpu/op_check.h"
+
+namespace caravan {
+namespace {
+
+TEST(CpuEmbedding, RowsAndTheirGradient) {
+  constexpr int64_t kVocab = 37;
+  for (const int64_t width : {1, 20, 64, 200}) {
+    const Tensor ids = random_integers(301, 0, kVocab, 1);
+    check_op(Embedding{}, {{normal({kVocab, width}, 2), ids}, {{301, width}}, {}, 0});
+    check_op(EmbeddingGrad{kVocab}, {{ids, normal({301, width}, 3)}, {{kVocab, width}}});
+  }
+}
+
+TEST(CpuEmbedding, IdOutsideTheTable) {
+  const OpCase outside{{normal({4, 8}, 1), integers({0, 4})}, {{2, 8}}};
+  EXPECT_THROW(run_kernel(Embedding{}, outside, 1), Error);
+  const OpCase negative{{integers({-1, 2}), normal({2, 8}, 1)}, {{4, 8}}};
+  EXPECT_THROW(run_kernel(EmbeddingGrad{4}, negative, 1), Error);
+}
+
+}  // namespace
+}  // namespace caravan

@@ -1,0 +1,49 @@
+#include "tests/runtime/cpu/op_check.h"
+
+namespace caravan {
+namespace {
+
+struct Size {
+  int64_t m;
+  int64_t n;
+  int64_t k;
+};
+
+TEST(CpuMatMul, EveryTransposeAndOddSizes) {
+  const Size sizes[] = {{1, 1, 1}, {3, 5, 7}, {1, 130, 64}, {65, 33, 17}, {100, 64, 200}};
+  for (const auto [m, n, k] : sizes) {
+    for (const bool transpose_a : {false, true}) {
+      for (const bool transpose_b : {false, true}) {
+        const Tensor a = normal(transpose_a ? Shape{k, m} : Shape{m, k}, 1);
+        const Tensor b = normal(transpose_b ? Shape{n, k} : Shape{k, n}, 2);
+        check_op(MatMul{transpose_a, transpose_b}, {{a, b}, {{m, n}}});
+      }
+    }
+  }
+}
+
+TEST(CpuMatMul, SeveralTilesBothWays) {
+  const Size size{517, 1043, 24};
+  const Tensor b = normal({size.n, size.k}, 2);
+  check_op(MatMul{false, true}, {{normal({size.m, size.k}, 1), b}, {{size.m, size.n}}});
+  check_op(MatMul{true, true}, {{normal({size.k, size.m}, 1), b}, {{size.m, size.n}}});
+}
+
+TEST(CpuMatMul, NoRows) { check_op(MatMul{}, {{normal({0, 8}, 1), normal({8, 4}, 2)}, {{0, 4}}}); }
+
+TEST(CpuMatMul, NoDepthGivesZeros) {
+  check_op(MatMul{}, {{normal({5, 0}, 1), normal({0, 4}, 2)}, {{5, 4}}});
+}
+
+TEST(CpuAddBias, AddsToEveryRow) {
+  check_op(AddBias{}, {{normal({131, 19}, 1), normal({19}, 2)}, {{131, 19}}, {}, 0});
+}
+
+TEST(CpuSumRows, OddNumbersOfRows) {
+  for (const int64_t rows : {0, 1, 63, 64, 65, 200, 5000}) {
+    check_op(SumRows{}, {{normal({rows, 21}, 1)}, {{21}}});
+  }
+}
+
+}  // namespace
+}  // namespace caravan

@@ -1,0 +1,25 @@
+#include "tests/runtime/cpu/op_check.h"
+
+namespace caravan {
+namespace {
+
+constexpr float kEps = 1e-5f;
+
+TEST(CpuRmsNorm, OddShapes) {
+  for (const Shape& shape : {Shape{1, 1}, {33, 7}, {65, 384}, {200, 520}, {3, 1030}}) {
+    const Tensor x = normal(shape, 1, 3.0);
+    const Tensor weight = normal({shape[1]}, 2);
+    const auto forward = check_op(RmsNorm{kEps}, {{x, weight}, {shape, {shape[0]}}, {}, 1e-6});
+    check_op(RmsNormGrad{},
+             {{x, weight, forward[1], normal(shape, 3)}, {shape, {shape[1]}}, {}, 3e-5, 0.1});
+  }
+}
+
+TEST(CpuRmsNorm, ZerosStayFinite) {
+  const Tensor x = filled({4, 16}, 0.0f);
+  const auto forward = check_op(RmsNorm{kEps}, {{x, filled({16}, 1.0f)}, {{4, 16}, {4}}});
+  EXPECT_FLOAT_EQ(forward[1].at(0), 316.22776f);  // 1 / sqrt(eps)
+}
+
+}  // namespace
+}  // namespace caravan
