@@ -1,8 +1,12 @@
 // caravan: the program. What a command does is in launch/<command>_command.cpp.
 #include "absl/strings/str_format.h"
+#include "launch/ckpt_command.h"
 #include "launch/command_line.h"
 #include "launch/config.h"
+#include "launch/data_command.h"
 #include "launch/doctor_command.h"
+#include "launch/plan_command.h"
+#include "launch/train_command.h"
 
 namespace {
 
@@ -28,6 +32,10 @@ int main(int argc, char** argv) {
   app.add_flag_callback("--keys", print_keys, "every key of a configuration, and leave");
   app.require_subcommand(1);
   app.footer(kFooter);
+  caravan::add_train_command(app);
+  caravan::add_plan_command(app);
+  caravan::add_data_command(app);
+  caravan::add_ckpt_command(app);
   caravan::add_doctor_command(app);
   return caravan::run_command_line(app, argc, argv);
 }

@@ -56,11 +56,18 @@ Executor& Session::executor(std::string_view program) {
   return **found;
 }
 
+MemoryReport Session::memory_report() const {
+  return caravan::memory_report(
+      plan_.layout, plan_.programs,
+      {.limit = limit_,
+       .host = {{"libraries and code", baseline_bytes_}, {"batches read ahead", host_bytes_}}});
+}
+
 void Session::check_limit() const {
   if (planned_bytes() <= limit_.bytes) return;
-  throw config_error(absl::StrFormat("the run needs %s per rank, the limit is %s (%s)",
-                                     format_bytes(planned_bytes()), format_bytes(limit_.bytes),
-                                     limit_.source));
+  const MemoryReport report = memory_report();
+  if (is_first_rank()) absl::FPrintF(stderr, "%s", to_string(report));
+  caravan::check_limit(report);
 }
 
 // A difference would end in a hang or in wrong sums; here it is still a message.

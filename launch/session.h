@@ -13,6 +13,7 @@
 #include "runtime/arena.h"
 #include "runtime/executor.h"
 #include "runtime/memory_limit.h"
+#include "runtime/report.h"
 
 namespace caravan {
 
@@ -43,6 +44,7 @@ class Session {
   bool is_first_rank() const { return mesh_.rank == 0; }
   Executor& executor(std::string_view program);  // internal error when the run has none
 
+  MemoryReport memory_report() const;
   // What the process should hold at most: arena, libraries and code, host_bytes.
   int64_t planned_bytes() const { return baseline_bytes_ + host_bytes_ + plan_.arena_bytes(); }
 

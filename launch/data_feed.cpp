@@ -1,0 +1,88 @@
+#include "launch/data_feed.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_format.h"
+#include "runtime/error.h"
+
+namespace caravan {
+namespace {
+
+constexpr int kPrefetchDepth = 4;  // micro-batches
+
+SamplerOptions sampler_options(const Config& config) {
+  return {.sequence_len = config.data.sequence_len,
+          .seed = static_cast<uint64_t>(config.train.seed),
+          .attend_across_documents = config.data.attend_across_documents};
+}
+
+BatchLayout batch_layout(const Config& config, const Mesh& mesh) {
+  return {.global_batch_size = config.train.global_batch_size,
+          .micro_batch_size = config.train.micro_batch_size,
+          .num_ranks = mesh.size(Axis::dp),
+          .rank = mesh.coordinate(Axis::dp)};
+}
+
+}  // namespace
+
+Config with_data_vocabulary(Config config) {
+  const TokenFile file(token_file_path(config.data.train.front().path, "train"));
+  const int64_t of_data = file.vocabulary().size;
+  if (config.model.vocab_size == 0) config.model.vocab_size = of_data;
+  if (config.model.vocab_size < of_data) {
+    throw config_error(
+        absl::StrFormat("model.vocab_size %d is less than the %d tokens of %s; leave it out, or "
+                        "build the data with "
+                        "--vocab-size %d",
+                        config.model.vocab_size, of_data, file.path(), config.model.vocab_size));
+  }
+  return config;
+}
+
+int64_t feed_bytes(const Config& config) {
+  const int64_t tokens = config.train.micro_batch_size * config.data.sequence_len;
+  constexpr int64_t kArrays = 4;  // ids, targets, positions, document_start
+  return (kPrefetchDepth + 2) * tokens * kArrays * size_bytes(DType::i32);
+}
+
+DataFeed::DataFeed(const Config& config, const Mesh& mesh, int64_t first_step)
+    : layout_(batch_layout(config, mesh)),
+      options_(sampler_options(config)),
+      eval_batches_(config.train.eval_batches) {
+  std::vector<SampleSource> sources;
+  for (const DataSource& source : config.data.train) {
+    files_.push_back(std::make_unique<TokenFile>(token_file_path(source.path, "train")));
+    sources.push_back({files_.back().get(), source.weight});
+  }
+  if (!config.data.validation.empty()) {
+    validation_ =
+        std::make_unique<TokenFile>(token_file_path(config.data.validation, "validation"));
+  }
+  sampler_ = std::make_unique<Sampler>(std::move(sources), options_);
+  const int64_t micro_steps = layout_.num_micro_steps();
+  const auto fill = [this, micro_steps](int64_t index, Batch& batch) {
+    const SampleRange samples = rank_samples(layout_, index / micro_steps, index % micro_steps);
+    batch.resize(samples.count, options_.sequence_len);
+    sampler_->fill(samples, batch);
+  };
+  prefetcher_ = std::make_unique<Prefetcher>(fill, first_step * micro_steps, kPrefetchDepth);
+}
+
+double DataFeed::epoch(int64_t step) const {
+  return sampler_->epoch(0, step * layout_.global_batch_size);
+}
+
+int64_t DataFeed::num_validation_batches() const {
+  const int64_t windows = num_sequential_windows(*validation_, options_.sequence_len);
+  const int64_t per_batch = layout_.num_ranks * layout_.micro_batch_size;
+  const int64_t all = (windows + per_batch - 1) / per_batch;
+  return eval_batches_ > 0 ? std::min(all, eval_batches_) : all;
+}
+
+const Batch& DataFeed::validation_batch(int64_t index) {
+  const int64_t first = (index * layout_.num_ranks + layout_.rank) * layout_.micro_batch_size;
+  fill_sequential(*validation_, options_, {first, layout_.micro_batch_size}, validation_batch_);
+  return validation_batch_;
+}
+
+}  // namespace caravan

@@ -1,0 +1,49 @@
+// The data of a run on this rank: open token files, batches made ahead for training, windows for
+// evaluation. What it returns depends on the step alone, not on what was read before.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "data/prefetcher.h"
+#include "data/sampler.h"
+#include "launch/config.h"
+#include "runtime/mesh.h"
+
+namespace caravan {
+
+// `config` with the vocabulary of its training data, or that of the model when it gives one: a
+// config error when the data has more tokens than the model.
+Config with_data_vocabulary(Config config);
+
+class DataFeed {
+ public:
+  // Training batches begin with step `first_step` (counted from 0).
+  DataFeed(const Config& config, const Mesh& mesh, int64_t first_step);
+
+  // The next micro-batch of this rank; valid until the next call.
+  const Batch& next() { return prefetcher_->next(); }
+  double wait_seconds() const { return prefetcher_->wait_seconds(); }
+  double epoch(int64_t step) const;  // passes over the first source before this step
+
+  bool has_validation() const { return validation_ != nullptr; }
+  // Every rank has this many evaluation batches; rows past the end of the data are empty.
+  int64_t num_validation_batches() const;
+  const Batch& validation_batch(int64_t index);
+
+ private:
+  BatchLayout layout_;
+  SamplerOptions options_;
+  int64_t eval_batches_;
+  std::vector<std::unique_ptr<TokenFile>> files_;
+  std::unique_ptr<TokenFile> validation_;
+  std::unique_ptr<Sampler> sampler_;
+  std::unique_ptr<Prefetcher> prefetcher_;
+  Batch validation_batch_;
+};
+
+// Bytes that the batches of a feed take: what the memory plan must leave for it.
+int64_t feed_bytes(const Config& config);
+
+}  // namespace caravan

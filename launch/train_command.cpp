@@ -1,0 +1,44 @@
+#include "launch/train_command.h"
+
+#include <iostream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "launch/plan_command.h"
+#include "launch/trainer.h"
+
+namespace caravan {
+namespace {
+
+struct TrainRequest {
+  std::string config_path;
+  std::vector<std::string> overrides;
+  std::string dump_pass;
+};
+
+void train(const TrainRequest& request) {
+  MpiSession mpi;
+  const Config config = load_config(request.config_path, request.overrides);
+  GraphObserver observer;
+  if (!request.dump_pass.empty() && mpi.world().rank() == 0) {
+    observer = graph_dumper("update", request.dump_pass, std::cout);
+  }
+  Trainer(config, mpi, observer).run();
+  mpi.finish();
+}
+
+}  // namespace
+
+void add_train_command(CLI::App& app) {
+  auto request = std::make_shared<TrainRequest>();
+  CLI::App* command = app.add_subcommand(
+      "train", "train, or go on where the run folder stands; alone, under mpirun or under srun");
+  command->add_option("config", request->config_path, "YAML file")->required();
+  command->add_option("overrides", request->overrides, "section.key=value");
+  command->add_option("--dump-graph", request->dump_pass,
+                      "print the update program's graph after a pass, then train");
+  command->callback([request] { train(*request); });
+}
+
+}  // namespace caravan

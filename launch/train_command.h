@@ -1,0 +1,11 @@
+// `caravan train`: trains, resumes, or says that the run is done.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace caravan {
+
+// Adds `train` to `app`; parsing runs it.
+void add_train_command(CLI::App& app);
+
+}  // namespace caravan

@@ -1,0 +1,318 @@
+#include "launch/trainer.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "absl/strings/str_format.h"
+#include "launch/process_memory.h"
+#include "launch/run_folder.h"
+#include "launch/run_state.h"
+#include "optim/lr_schedule.h"
+#include "runtime/error.h"
+#include "runtime/rng.h"
+
+namespace caravan {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+double unix_seconds() {
+  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+}
+
+LrScheduleKind schedule_kind(LrSchedulerType type) {
+  switch (type) {
+    case LrSchedulerType::constant:
+      return LrScheduleKind::constant;
+    case LrSchedulerType::linear:
+      return LrScheduleKind::linear;
+    case LrSchedulerType::cosine:
+      return LrScheduleKind::cosine;
+    case LrSchedulerType::wsd:
+      return LrScheduleKind::wsd;
+  }
+  throw internal_error("unknown schedule");
+}
+
+LrSchedule lr_schedule(const Config& config) {
+  const OptimizerConfig& o = config.optimizer;
+  return {.kind = schedule_kind(o.lr_scheduler_type),
+          .peak = o.learning_rate,
+          .min_ratio = o.min_lr_ratio,
+          .warmup_steps = o.warmup_steps,
+          .decay_steps = o.decay_steps,
+          .max_steps = config.train.max_steps};
+}
+
+void set_batch(Executor& executor, Backend& backend, const Batch& batch) {
+  const auto copy = [&](std::string_view name, const std::vector<int32_t>& from) {
+    const TensorView to = executor.input(name);
+    check(to.size() == std::ssize(from), "input '%s' takes %d tokens, the batch has %d", name,
+          to.size(), from.size());
+    backend.copy_in(to.data, from.data(), to.size() * size_bytes(to.dtype));
+  };
+  copy("input_ids", batch.ids);
+  copy("targets", batch.targets);
+  copy("positions", batch.positions);
+  copy("document_start", batch.document_start);
+}
+
+std::string from_first_rank(Communicator& world, const std::string& text) {
+  return gather_strings(world, world.rank() == 0 ? text : "")[0];
+}
+
+RankGroup rank_group(Communicator& world) {
+  return {.rank = world.rank(),
+          .num_ranks = world.size(),
+          .gather = [&](const std::string& mine) { return gather_strings(world, mine); },
+          .broadcast = [&](const std::string& text) { return from_first_rank(world, text); }};
+}
+
+}  // namespace
+
+Trainer::Trainer(const Config& config, MpiSession& mpi, const GraphObserver& observer)
+    : config_(with_data_vocabulary(config)), mpi_(mpi) {
+  validate(config_, mpi.world().size());
+  const bool is_first = mpi.world().rank() == 0;
+  if (is_first) prepare_run_folder(config_);
+  session_ = std::make_unique<Session>(
+      config_, mpi, SessionOptions{.observer = observer, .host_bytes = feed_bytes(config_)});
+  group_ = rank_group(session_->world());
+  if (is_first) {
+    console_ = std::make_unique<Console>(console_options(config_.log.logging_steps));
+    if (!config_.log.report_to.empty()) {
+      metrics_ = std::make_unique<MetricsFile>(metrics_path(config_));
+    }
+  }
+  run_id_ = from_first_rank(session_->world(),
+                            absl::StrFormat("%016x", static_cast<uint64_t>(unix_seconds() * 1e6)));
+}
+
+void Trainer::run() {
+  begin();
+  show_start();
+  while (step_ < config_.train.max_steps) {
+    const StepResult result = train_step();
+    report(result);
+    evaluate_when_due();
+    save_when_due();
+  }
+  if (data_->has_validation() && !validation_loss_) validation_loss_ = evaluate();
+  show_summary();
+}
+
+void Trainer::begin() {
+  std::string path;
+  if (session_->is_first_rank()) {
+    std::vector<std::string> warnings;
+    path = checkpoint_to_resume(config_, warnings);
+    for (const std::string& text : warnings) console_->warn(text, text);
+  }
+  path = from_first_rank(session_->world(), path);
+  if (path.empty()) {
+    initialize_parameters(session_->plan(), session_->mesh(), session_->arena(),
+                          static_cast<uint64_t>(config_.train.seed), session_->num_threads());
+  } else {
+    resume(path);
+  }
+  data_ = std::make_unique<DataFeed>(config_, session_->mesh(), step_);
+}
+
+void Trainer::resume(const std::string& path) {
+  CheckpointReader checkpoint(path);
+  load_persistent(session_->plan(), session_->mesh(), session_->arena(), checkpoint);
+  const CheckpointHeader& header = checkpoint.manifest().header;
+  step_ = last_saved_step_ = header.step;
+  tokens_ = header.tokens;
+  run_id_ = header.run_id;
+  last_checkpoint_ = path;
+  if (const auto loss = header.scalars.find("loss"); loss != header.scalars.end()) {
+    train_loss_ = loss->second;
+  }
+  if (!session_->is_first_rank()) return;
+  console_->line(absl::StrFormat("resuming from %s", path));
+  if (metrics_ && step_ < config_.train.max_steps) metrics_->resume(step_);
+}
+
+void Trainer::show_start() const {
+  if (!console_) return;
+  const Session& s = *session_;
+  const int64_t batch = config_.train.global_batch_size;
+  console_->table({
+      {"run folder", config_.output_dir},
+      {"parameters", format_parameters(num_parameters(s.plan()))},
+      {"mesh", to_string(s.mesh())},
+      {"device", session_->backend().description()},
+      {"ZeRO stage", std::to_string(config_.parallel.zero)},
+      {"tokens per step", format_count(batch * config_.data.sequence_len)},
+      {"batch", absl::StrFormat("%d sequences of %d: %d x %d micro steps x %d ranks", batch,
+                                config_.data.sequence_len, config_.train.micro_batch_size,
+                                s.plan().accumulation_steps, s.mesh().size(Axis::dp))},
+      {"steps", absl::StrFormat("%d of %d done", step_, config_.train.max_steps)},
+      {"memory planned",
+       absl::StrFormat("%s per rank: %s arena, %s the rest; limit %s (%s)",
+                       format_bytes(s.planned_bytes()), format_bytes(s.plan().arena_bytes()),
+                       format_bytes(s.planned_bytes() - s.plan().arena_bytes()),
+                       format_bytes(s.limit().bytes), s.limit().source)},
+      {"checkpoints", config_.checkpoint.save_steps > 0
+                          ? absl::StrFormat("every %d steps", config_.checkpoint.save_steps)
+                          : "at the end"},
+  });
+}
+
+Trainer::StepResult Trainer::train_step() {
+  const auto start = Clock::now();
+  const double waited = data_->wait_seconds();
+  const int64_t micro_steps = session_->plan().accumulation_steps;
+  Executor& update = session_->executor("update");
+  const double rate = learning_rate(lr_schedule(config_), step_ + 1);
+  for (int64_t micro = 0; micro < micro_steps; ++micro) {
+    const bool is_last = micro + 1 == micro_steps;
+    Executor& executor = is_last ? update : session_->executor("accumulate");
+    set_batch(executor, session_->backend(), data_->next());
+    if (micro_steps > 1) executor.set_input("keep", micro == 0 ? 0.0f : 1.0f);
+    if (is_last) {
+      executor.set_input("learning_rate", static_cast<float>(rate));
+      executor.set_input("step", static_cast<float>(step_ + 1));
+    }
+    executor.run();
+  }
+  ++step_;
+  tokens_ += config_.train.global_batch_size * config_.data.sequence_len;
+  return {.loss = update.output("loss"),
+          .grad_norm = update.output("grad_norm"),
+          .learning_rate = rate,
+          .seconds = seconds_since(start),
+          .data_seconds = data_->wait_seconds() - waited};
+}
+
+double Trainer::eta_seconds() const {
+  const auto left = static_cast<double>(config_.train.max_steps - step_);
+  return left * train_seconds_ / static_cast<double>(steps_here_);
+}
+
+void Trainer::report(const StepResult& result) {
+  ++steps_here_;
+  train_seconds_ += result.seconds;
+  data_seconds_ += result.data_seconds;
+  train_loss_ = result.loss;
+  if (!std::isfinite(result.loss) || !std::isfinite(result.grad_norm)) {
+    throw Error(ExitCode::diverged,
+                absl::StrFormat("loss %g, gradient norm %g at step %d; lower learning_rate, and go "
+                                "on from %s",
+                                result.loss, result.grad_norm, step_,
+                                last_checkpoint_.empty() ? "the start" : last_checkpoint_));
+  }
+  if (!console_) return;
+  const double tokens =
+      static_cast<double>(config_.train.global_batch_size * config_.data.sequence_len);
+  StepMetrics m;
+  m.step = step_;
+  m.max_steps = config_.train.max_steps;
+  m.time_seconds = unix_seconds();
+  m.loss = result.loss;
+  m.grad_norm = result.grad_norm;
+  m.learning_rate = result.learning_rate;
+  m.tokens = tokens_;
+  m.step_ms = result.seconds * 1e3;
+  m.tokens_per_second = tokens / result.seconds;
+  m.memory_bytes = resident_bytes();
+  m.memory_limit_bytes = session_->limit().bytes;
+  m.data_ms = result.data_seconds * 1e3;
+  m.eta_seconds = eta_seconds();
+  console_->step(m);
+  if (metrics_) metrics_->step(m);
+  const double share = data_seconds_ / train_seconds_;
+  if (steps_here_ >= 10 && share > 0.05) {
+    console_->warn("data",
+                   absl::StrFormat("waiting for data takes %.0f %% of the time", share * 100));
+  }
+}
+
+void Trainer::evaluate_when_due() {
+  const int64_t every = config_.train.eval_steps;
+  if (!data_->has_validation() || every == 0) return;
+  if (step_ % every != 0 && !is_last_step()) return;
+  validation_loss_ = evaluate();
+  if (!console_) return;
+  console_->line(absl::StrFormat("step %d | validation loss %.4f | perplexity %.2f", step_,
+                                 *validation_loss_, std::exp(*validation_loss_)));
+  if (metrics_) metrics_->evaluation(step_, *validation_loss_);
+}
+
+double Trainer::evaluate() {
+  Executor& executor = session_->executor("evaluate");
+  double loss_sum = 0, num_valid = 0;
+  for (int64_t i = 0; i < data_->num_validation_batches(); ++i) {
+    set_batch(executor, session_->backend(), data_->validation_batch(i));
+    executor.run();
+    loss_sum += executor.output("loss_sum");
+    num_valid += executor.output("num_valid");
+  }
+  return loss_sum / num_valid;
+}
+
+void Trainer::save_when_due() {
+  const int64_t every = config_.checkpoint.save_steps;
+  if (is_last_step() || (every > 0 && step_ % every == 0)) save();
+}
+
+void Trainer::save() {
+  const Mesh& mesh = session_->mesh();
+  SaveRequest request;
+  request.folder = checkpoints_folder(config_);
+  request.header.run_id = run_id_;
+  request.header.step = step_;
+  request.header.tokens = tokens_;
+  request.header.config_hash = config_hash(config_);
+  request.header.tool_version = CARAVAN_VERSION;
+  for (const Axis axis : kAxes) request.header.layout[std::string(name(axis))] = mesh.size(axis);
+  request.header.layout["zero"] = config_.parallel.zero;
+  request.header.scalars["loss"] = *train_loss_;
+  if (validation_loss_) request.header.scalars["validation_loss"] = *validation_loss_;
+  request.header.texts["config"] = to_yaml(config_);
+  request.shards = shards_to_save(session_->plan(), mesh, session_->arena());
+  request.save_total_limit = config_.checkpoint.save_total_limit;
+  const SavedCheckpoint saved = save_checkpoint(request, group_);
+  last_checkpoint_ = saved.path;
+  last_saved_step_ = step_;
+  if (!console_) return;
+  for (const std::string& text : saved.warnings) console_->warn(text, text);
+  console_->line(absl::StrFormat("step %d | saved %s (%s)", step_, saved.path,
+                                 format_bytes(saved.size_bytes)));
+}
+
+void Trainer::show_summary() const {
+  if (!console_) return;
+  const auto number = [](const std::optional<double>& value) {
+    return value ? absl::StrFormat("%.4f", *value) : std::string("not measured");
+  };
+  std::vector<std::pair<std::string, std::string>> rows = {
+      {"train loss", number(train_loss_)},
+      {"validation loss", number(validation_loss_)},
+      {"tokens", format_count(tokens_)},
+  };
+  if (steps_here_ > 0) {
+    const double tokens = static_cast<double>(steps_here_ * config_.train.global_batch_size *
+                                              config_.data.sequence_len);
+    rows.emplace_back("tokens/s", format_count(std::llround(tokens / train_seconds_)));
+    rows.emplace_back("waiting for data",
+                      absl::StrFormat("%.2f %% of the time", data_seconds_ / train_seconds_ * 100));
+  }
+  rows.emplace_back("memory per rank", absl::StrFormat("%s planned, %s measured at most",
+                                                       format_bytes(session_->planned_bytes()),
+                                                       format_bytes(peak_resident_bytes())));
+  rows.emplace_back("checkpoint", last_checkpoint_);
+  console_->line(steps_here_ > 0 ? "done" : "this run is done already: nothing was left to train");
+  console_->table(rows);
+  console_->line(absl::StrFormat(
+      "next: look into it with  build/caravan ckpt show %s\n"
+      "      train on with      build/caravan train %s/config.yaml train.max_steps=%d",
+      last_checkpoint_, config_.output_dir, 2 * config_.train.max_steps));
+}
+
+}  // namespace caravan
