@@ -1,3 +1,5 @@
+// Elementwise ops. They wait for memory more than for arithmetic: chunks only spread them over
+// threads.
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/simd.h"
 

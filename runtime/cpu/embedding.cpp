@@ -1,3 +1,5 @@
+// Rows of a table by id, and the gradient of the table. Tied weights make a second gradient for the
+// same table elsewhere (loss.cpp); the graph adds the two.
 #include <algorithm>
 
 #include "runtime/cpu/kernels.h"

@@ -1,3 +1,5 @@
+// Tiles over oneDNN's sgemm. On the shapes of small models one call reaches about nine tenths of a
+// core's peak in every transposition, so there are no cached primitives and no packed weights.
 #include "runtime/cpu/gemm.h"
 
 #include <oneapi/dnnl/dnnl.h>
@@ -7,6 +9,7 @@
 namespace caravan::cpu {
 namespace {
 
+// Larger tiles pack less often (transposed weights once per tile row), smaller ones balance better.
 constexpr int64_t kTileRows = 512;
 constexpr int64_t kTileColumns = 512;
 constexpr int64_t kSmallestTile = 192;  // below it, packing costs more than balance gains

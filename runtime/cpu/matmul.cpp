@@ -1,3 +1,5 @@
+// Matrix product, bias, and the gradient of the bias: sums over rows in fixed chunks. How a product
+// is spread over threads is in gemm.cpp.
 #include "runtime/cpu/gemm.h"
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/row_chunks.h"

@@ -1,3 +1,5 @@
+// RMS norm and its gradient: rows are independent, the gradient of the weight is summed over rows
+// in fixed chunks. Row sums are made in double every 512 terms.
 #include <cmath>
 
 #include "runtime/cpu/kernels.h"
@@ -7,6 +9,7 @@
 
 namespace caravan::cpu {
 
+// Keeps rstd for the gradient, which is then without square roots.
 void run(const RmsNorm& op, const KernelArgs& args, const CpuThreads& threads) {
   const float* weight = args.inputs[1].as<float>();
   const int64_t width = args.inputs[1].size();

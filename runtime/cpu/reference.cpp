@@ -1,3 +1,5 @@
+// Every op as its formula says; see reference.h. No function here is shared with the kernels, so
+// that a mistake has to be made twice to go unseen.
 #include "runtime/cpu/reference.h"
 
 #include <algorithm>

@@ -1,5 +1,6 @@
 // Cuts typed arrays out of a kernel's workspace. `workspace_bytes` of an op adds up the same
 // arrays with `scratch_bytes`; taking more than that fails a check.
+// Arrays are as far apart as cache lines, and aligned to them when the workspace is.
 #pragma once
 
 #include <cstddef>

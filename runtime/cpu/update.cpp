@@ -1,3 +1,5 @@
+// From summed gradients to new weights: accumulation, the norm for clipping, AdamW. All of them
+// wait for memory, so each is one pass over its tensors.
 #include <algorithm>
 #include <cmath>
 
@@ -11,6 +13,7 @@ constexpr int64_t kChunk = 16384;  // elements of a task
 
 int64_t num_chunks(int64_t size) { return (size + kChunk - 1) / kChunk; }
 
+// In double: squares of tiny gradients would vanish beside large ones.
 double sum_of_squares(const float* values, int64_t n) {
   double sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -75,6 +78,7 @@ void run(const ClipScale& op, const KernelArgs& args, const CpuThreads&) {
   *args.outputs[1].as<float>() = static_cast<float>(norm);
 }
 
+// The bias corrections are made once, in double: 1 - beta^step cancels in the first steps.
 void run(const AdamW& op, const KernelArgs& args, const CpuThreads& threads) {
   float* param = args.outputs[0].as<float>();  // param, m and v are also inputs 0, 2 and 3
   float* m = args.outputs[1].as<float>();
