@@ -29,11 +29,22 @@ constexpr std::array kPhases = {Phase::forward, Phase::backward, Phase::update};
 constexpr std::array<const char*, 3> kPhaseNames = {"forward", "backward", "update"};
 constexpr std::array<const char*, 3> kPhaseColors = {"#3d5a80", "#98c1d9", "#b8b8b8"};
 
-Phase phase_of(const Graph& graph, const Node& node) {
-  if (family(node.op) == "update") return Phase::update;
-  const bool makes_gradient = std::ranges::any_of(
-      node.outputs, [&](ValueId id) { return graph.value(id).kind == ValueKind::gradient; });
-  return makes_gradient ? Phase::backward : Phase::forward;
+// By step. Backward begins with the first gradient, the update with the first op of that family;
+// sums of gradients run in between, as soon as they can.
+std::vector<Phase> phases_of(const Program& program) {
+  std::vector<Phase> phases;
+  Phase phase = Phase::forward;
+  for (const Step& step : program.steps) {
+    const Node& node = program.graph.nodes[index(step.node)];
+    const bool makes_gradient = std::ranges::any_of(node.outputs, [&](ValueId id) {
+      return program.graph.value(id).kind == ValueKind::gradient;
+    });
+    const bool accumulates = std::holds_alternative<Accumulate>(node.op);
+    if (makes_gradient) phase = std::max(phase, Phase::backward);
+    if (family(node.op) == "update" && !accumulates) phase = Phase::update;
+    phases.push_back(accumulates ? Phase::update : phase);
+  }
+  return phases;
 }
 
 std::string escaped(std::string_view text) {
@@ -51,16 +62,31 @@ std::string escaped(std::string_view text) {
   return safe;
 }
 
-// 1, 2 or 5 times a power of ten of the largest fitting unit, or a power of two below 1 KiB.
-int64_t tick_distance(int64_t total, int num_ticks) {
-  int64_t unit = 1;
-  while (total / unit >= 1024 * num_ticks) unit *= 1024;
+// 1, 2 or 5 times a power of ten of `unit`, so that about `num_ticks` fit into `total`.
+int64_t tick_distance(int64_t total, int num_ticks, int64_t unit) {
   const double wanted = static_cast<double>(total) / static_cast<double>(unit) / num_ticks;
   const double power = std::pow(10.0, std::floor(std::log10(std::max(wanted, 1.0))));
   for (const double factor : {1.0, 2.0, 5.0}) {
     if (factor * power >= wanted) return static_cast<int64_t>(factor * power) * unit;
   }
   return static_cast<int64_t>(10 * power) * unit;
+}
+
+// The unit in which format_bytes shows the largest tick.
+int64_t byte_unit(int64_t total) {
+  int64_t unit = 1;
+  while (total / unit >= 1024) unit *= 1024;
+  return unit;
+}
+
+// "250 MiB": ticks are round numbers.
+std::string tick_label(int64_t bytes) {
+  std::string label = bytes == 0 ? "0" : format_bytes(bytes);
+  for (const std::string zeros : {".00 ", ".0 "}) {
+    const size_t at = label.find(zeros);
+    if (at != std::string::npos) label.replace(at, zeros.size(), " ");
+  }
+  return label;
 }
 
 struct Rectangle {
@@ -73,6 +99,7 @@ class Picture {
       : program_(program),
         layout_(layout),
         live_(live_bytes(program.plan, program.steps.size())),
+        phases_(phases_of(program)),
         num_steps_(std::max<double>(1, static_cast<double>(program.steps.size()))),
         top_bytes_(std::max<double>(1, static_cast<double>(program.plan.transient_bytes))) {
     peak_step_ = static_cast<int>(std::ranges::max_element(live_) - live_.begin());
@@ -81,6 +108,7 @@ class Picture {
     add_axes();
     add_blocks();
     add_live_line();
+    add_labels();
     add_strip();
     add_persistent();
     add_legend();
@@ -144,14 +172,14 @@ class Picture {
   void add_axes() {
     constexpr const char* kGrid = "stroke=\"#e4e4e4\"";
     const int64_t total = program_.plan.transient_bytes;
-    const int64_t distance = tick_distance(std::max<int64_t>(total, 1), 8);
+    const int64_t distance = tick_distance(total, 6, byte_unit(total));
     for (int64_t at = 0; at <= total; at += distance) {
       const double y = y_of(static_cast<double>(at));
       line(kPlotLeft - 5, y, kPlotRight, y, kGrid);
-      text(kPlotLeft - 9, y + 4, at == 0 ? "0" : format_bytes(at), {.anchor = "end"});
+      text(kPlotLeft - 9, y + 4, tick_label(at), {.anchor = "end"});
     }
     const auto steps = static_cast<int64_t>(program_.steps.size());
-    const int64_t step_distance = tick_distance(std::max<int64_t>(steps, 1), 12);
+    const int64_t step_distance = tick_distance(steps, 12, 1);
     for (int64_t at = 0; at <= steps; at += step_distance) {
       const double x = x_of(static_cast<double>(at));
       line(x, kPlotBottom, x, kPlotBottom + 5, "stroke=\"#888\"");
@@ -172,7 +200,7 @@ class Picture {
 
   void add_blocks() {
     for (size_t c = 0; c < kNumMemoryCategories; ++c) {
-      add("<g fill=\"%s\" stroke=\"white\" stroke-width=\"0.5\">\n", kColors[c]);
+      add("<g fill=\"%s\" stroke=\"white\" stroke-width=\"%.2g\">\n", kColors[c], border_width());
       for (const Block& block : program_.plan.blocks) {
         if (block.category != static_cast<MemoryCategory>(c)) continue;
         rectangle(place_of(block),
@@ -182,29 +210,46 @@ class Picture {
       }
       add("</g>\n");
     }
-    add("<g pointer-events=\"none\">\n");
-    for (const Block& block : program_.plan.blocks) add_label(block);
-    add("</g>\n");
+  }
+
+  // Borders separate blocks; among thousands they would drown the colours.
+  double border_width() const {
+    return std::min(0.5, 300.0 / static_cast<double>(program_.plan.blocks.size() + 1));
+  }
+
+  void add_labels() {
+    for (size_t c = 0; c < kNumMemoryCategories; ++c) {
+      add("<g pointer-events=\"none\" font-size=\"%g\" text-anchor=\"middle\" stroke=\"%s\" "
+          "stroke-width=\"3\" paint-order=\"stroke\">\n",
+          kLabelSize, kColors[c]);
+      for (const Block& block : program_.plan.blocks) {
+        if (block.category == static_cast<MemoryCategory>(c)) add_label(block);
+      }
+      add("</g>\n");
+    }
+  }
+
+  // From the longest to the shortest: "layers.3.mlp.up_proj matmul f32[8,4], 128 B" ... "matmul".
+  static std::vector<std::string> labels_of(const Block& block) {
+    const std::string without_type = block.name.substr(0, block.name.rfind(' '));
+    const size_t op = without_type.rfind(' ');
+    const size_t last_scope = without_type.rfind('.', op);
+    return {absl::StrFormat("%s, %s", block.name, format_bytes(block.bytes)), block.name,
+            without_type, without_type.substr(last_scope + 1), without_type.substr(op + 1)};
   }
 
   // The longest text that fits into the rectangle, upright where it is narrow and tall.
   void add_label(const Block& block) {
     const Rectangle r = place_of(block);
-    const std::string without_type = block.name.substr(0, block.name.rfind(' '));
-    const std::string op_only = without_type.substr(without_type.rfind(' ') + 1);
-    const std::array<std::string, 4> candidates = {
-        absl::StrFormat("%s, %s", block.name, format_bytes(block.bytes)), block.name, without_type,
-        op_only};
+    const std::vector<std::string> candidates = labels_of(block);
     const double along = std::max(r.width, r.height), across = std::min(r.width, r.height);
     if (across < kLabelSize + 2) return;
     for (const std::string& candidate : candidates) {
       const double length = static_cast<double>(candidate.size()) * kLabelSize * kCharacterWidth;
       if (length > along - 6) continue;
       const double x = r.x + r.width / 2, y = r.y + r.height / 2;
-      add("<text transform=\"translate(%.1f %.1f)%s\" dy=\"3.5\" font-size=\"%g\" "
-          "text-anchor=\"middle\">%s</text>\n",
-          x, y, r.width >= r.height || length <= r.width - 6 ? "" : " rotate(-90)", kLabelSize,
-          escaped(candidate));
+      add("<text transform=\"translate(%.1f %.1f)%s\" dy=\"3.5\">%s</text>\n", x, y,
+          r.width >= r.height || length <= r.width - 6 ? "" : " rotate(-90)", escaped(candidate));
       return;
     }
   }
@@ -229,7 +274,9 @@ class Picture {
     text(kPlotLeft - 9, kComputeTop + 11, "compute", {.anchor = "end"});
     text(kPlotLeft - 9, kCommunicationTop + 11, "communication", {.anchor = "end"});
     std::array<std::vector<int>, kPhases.size()> steps_of;
+    add("<g shape-rendering=\"crispEdges\">\n");
     for (size_t i = 0; i < program_.steps.size(); ++i) add_strip_step(i, steps_of);
+    add("</g>\n");
     for (const Phase phase : kPhases) {
       const auto& steps = steps_of[static_cast<size_t>(phase)];
       if (steps.empty()) continue;
@@ -245,17 +292,17 @@ class Picture {
   void add_strip_step(size_t i, std::array<std::vector<int>, kPhases.size()>& steps_of) {
     const Node& node = program_.graph.nodes[index(program_.steps[i].node)];
     const bool communicates = node.stream == Stream::communication;
-    const auto phase = static_cast<size_t>(phase_of(program_.graph, node));
+    const auto phase = static_cast<size_t>(phases_[i]);
     const double x = x_of(static_cast<double>(i));
     const double width = x_of(static_cast<double>(last_step_of(i) + 1)) - x;
     const char* color = communicates ? kColors[static_cast<size_t>(MemoryCategory::communication)]
                                      : kPhaseColors[phase];
+    const std::string border =
+        absl::StrFormat(" stroke=\"#8a7a1e\" stroke-width=\"%.2g\"", border_width());
     if (!communicates) steps_of[phase].push_back(static_cast<int>(i));
     rectangle({x, communicates ? kCommunicationTop : kComputeTop, width, kStripHeight},
-              absl::StrFormat("step %d: %s %s", i, node.scope, name(node.op)),
-              absl::StrFormat("fill=\"%s\"%s", color,
-                              communicates ? " stroke=\"#8a7a1e\" stroke-width=\"0.6\"" : "")
-                  .c_str());
+              absl::StrFormat("step %d: %s", i, label(node)),
+              absl::StrFormat("fill=\"%s\"%s", color, communicates ? border : "").c_str());
   }
 
   // Until which step the step may still be running.
@@ -339,6 +386,7 @@ class Picture {
   const Program& program_;
   const PersistentLayout& layout_;
   std::vector<int64_t> live_;  // by step
+  std::vector<Phase> phases_;  // by step
   double num_steps_;
   double top_bytes_;
   int peak_step_ = 0;

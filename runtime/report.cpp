@@ -29,9 +29,7 @@ std::vector<Block> blocks_at(const MemoryPlan& plan, int step) {
 
 std::string node_at(const Program& program, int step) {
   if (program.steps.empty()) return "";
-  const Node& node = program.graph.nodes[index(program.steps[static_cast<size_t>(step)].node)];
-  return node.scope.empty() ? std::string(name(node.op))
-                            : absl::StrFormat("%s %s", node.scope, name(node.op));
+  return label(program.graph.nodes[index(program.steps[static_cast<size_t>(step)].node)]);
 }
 
 int64_t sum(const std::array<int64_t, kNumMemoryCategories>& bytes) {
@@ -176,8 +174,8 @@ MemoryReport memory_report(const PersistentLayout& layout, std::span<const Progr
 
 std::string to_string(const MemoryReport& report) { return Table(report).text(); }
 
-void check_limit(const MemoryReport& report) {
-  if (!report.limit || report.process_bytes() <= report.limit->bytes) return;
+std::string over_limit(const MemoryReport& report) {
+  if (!report.limit || report.process_bytes() <= report.limit->bytes) return "";
   const int64_t needed = report.process_bytes(), limit = report.limit->bytes;
   // Smaller batches shrink only what lives inside a step.
   const int64_t fixed = needed - report.programs[report.largest_program].plan_bytes;
@@ -185,9 +183,14 @@ void check_limit(const MemoryReport& report) {
       fixed < limit ? "use a smaller train.micro_batch_size or data.sequence_len, or a higher limit"
                     : "weights and optimizer alone exceed it: use parallel.zero=1 or 2 with more "
                       "ranks (parallel.dp), a smaller model, or a higher limit";
-  throw config_error(absl::StrFormat("a rank needs %s, the memory limit is %s (%s), over by %s; %s",
-                                     format_bytes(needed), format_bytes(limit),
-                                     report.limit->source, format_bytes(needed - limit), fix));
+  return absl::StrFormat("a rank needs %s, the memory limit is %s (%s), over by %s; %s",
+                         format_bytes(needed), format_bytes(limit), report.limit->source,
+                         format_bytes(needed - limit), fix);
+}
+
+void check_limit(const MemoryReport& report) {
+  const std::string problem = over_limit(report);
+  if (!problem.empty()) throw config_error(problem);
 }
 
 }  // namespace caravan

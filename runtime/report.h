@@ -59,8 +59,11 @@ MemoryReport memory_report(const PersistentLayout& layout, std::span<const Progr
 // The table, for people; every line ends with a newline.
 std::string to_string(const MemoryReport& report);
 
-// Throws a config error, one line, when the process would hold more than the limit: what it needs,
-// the limit and who set it, the difference, what to change. Print the table first.
+// One line when the process would hold more than the limit, else "": what it needs, the limit and
+// who set it, the difference, what to change.
+std::string over_limit(const MemoryReport& report);
+
+// Throws that as a config error. Print the table first.
 void check_limit(const MemoryReport& report);
 
 }  // namespace caravan

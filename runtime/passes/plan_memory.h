@@ -26,6 +26,9 @@ struct PlanOptions {
 MemoryPlan plan_memory(const Graph& graph, const std::vector<Step>& steps, const Mesh& mesh,
                        const PersistentLayout& persistent, const PlanOptions& options);
 
+// What blocks are called after: "layers.3.mlp swiglu".
+std::string label(const Node& node);
+
 // Bytes of the transient region that are in use at each step.
 std::vector<int64_t> live_bytes(const MemoryPlan& plan, size_t num_steps);
 
