@@ -1,5 +1,6 @@
 #include "launch/log.h"
 
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -33,11 +34,24 @@ std::string coloured(const std::string& line) {
          line.substr(end);
 }
 
-// Columns of the terminal: a longer live line would wrap and could not be redrawn.
-size_t terminal_width(int descriptor) {
+// The columns of a terminal, 80 when it does not say; 0 when `descriptor` is none.
+int terminal_columns(int descriptor) {
+  if (isatty(descriptor) != 1) return 0;
   winsize size{};
   const bool known = ioctl(descriptor, TIOCGWINSZ, &size) == 0 && size.ws_col > 0;
   return known ? size.ws_col : 80;
+}
+
+// mpirun gives its processes a terminal of its own making, also when it writes to a file itself.
+// What counts is where mpirun writes; on other machines than its own, nobody watches.
+int watched_columns() {
+  if (!std::getenv("OMPI_COMM_WORLD_RANK")) return terminal_columns(STDOUT_FILENO);
+  const std::string path = absl::StrFormat("/proc/%d/fd/1", getppid());
+  const int descriptor = open(path.c_str(), O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+  if (descriptor < 0) return 0;
+  const int columns = terminal_columns(descriptor);
+  close(descriptor);
+  return columns;
 }
 
 }  // namespace
@@ -89,10 +103,10 @@ std::string step_line(const StepMetrics& m) {
 
 ConsoleOptions console_options(int64_t logging_steps) {
   const char* no_color = std::getenv("NO_COLOR");
-  const bool is_terminal = isatty(STDOUT_FILENO) == 1;
+  const int columns = watched_columns();
   return {.descriptor = STDOUT_FILENO,
-          .is_terminal = is_terminal,
-          .has_colour = is_terminal && (!no_color || !*no_color),
+          .columns = columns,
+          .has_colour = columns > 0 && (!no_color || !*no_color),
           .logging_steps = logging_steps,
           .seconds_now = [] {
             const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -125,7 +139,7 @@ void Console::table(const std::vector<std::pair<std::string, std::string>>& rows
 
 void Console::step(const StepMetrics& metrics) {
   const bool is_edge = !has_shown_step_ || metrics.step == metrics.max_steps;
-  if (!options_.is_terminal) {
+  if (options_.columns == 0) {
     if (is_edge || metrics.step % options_.logging_steps == 0) put(step_line(metrics) + "\n");
     has_shown_step_ = true;
     return;
@@ -134,7 +148,8 @@ void Console::step(const StepMetrics& metrics) {
   if (!is_edge && now - last_redraw_ < kRedrawSeconds) return;
   last_redraw_ = now;
   has_shown_step_ = true;
-  const std::string line = step_line(metrics).substr(0, terminal_width(options_.descriptor) - 1);
+  // A line that wraps could not be redrawn.
+  const std::string line = step_line(metrics).substr(0, static_cast<size_t>(options_.columns) - 1);
   put("\r" + (options_.has_colour ? coloured(line) : line) + "\x1b[K");
   has_live_line_ = true;
 }

@@ -25,7 +25,7 @@ std::string format_parameters(int64_t count);  // "10.2 M", "8.03 B"
 
 struct ConsoleOptions {
   int descriptor = 1;
-  bool is_terminal = false;
+  int columns = 0;  // of the terminal that somebody watches; 0: there is none
   bool has_colour = false;
   int64_t logging_steps = 10;
   std::function<double()> seconds_now;  // any origin, never backwards

@@ -64,5 +64,10 @@ fi
 
 announce "training with $num_processes processes"
 allow_local_mpi
-exec mpirun -n "$num_processes" "$caravan" train configs/quickstart.yaml \
-  "output_dir=runs/$name" "data.train=$data" "data.validation=$data" "$@"
+code=0
+mpirun -n "$num_processes" "$caravan" train configs/quickstart.yaml \
+  "output_dir=runs/$name" "data.train=$data" "data.validation=$data" "$@" || code=$?
+if [ "$code" -gt 128 ]; then
+  echo "a process was killed by signal $((code - 128)) (9: perhaps for want of memory)" >&2
+fi
+exit "$code"

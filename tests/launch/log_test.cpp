@@ -77,7 +77,7 @@ class ConsoleTest : public testing::Test {
 
   ConsoleOptions options(bool is_terminal, bool has_colour = false) {
     return {.descriptor = ends_[1],
-            .is_terminal = is_terminal,
+            .columns = is_terminal ? 80 : 0,
             .has_colour = has_colour,
             .logging_steps = 10,
             .seconds_now = [this] { return now_; }};
@@ -139,6 +139,14 @@ TEST_F(ConsoleTest, ColourIsOnlyOnTheLoss) {
   Console console(options(true, true));
   console.step(step(1));
   EXPECT_NE(written().find("| \x1b[1;32mloss 2.4131\x1b[0m |"), std::string::npos);
+}
+
+TEST_F(ConsoleTest, AWideTerminalGetsTheWholeLine) {
+  ConsoleOptions wide = options(true);
+  wide.columns = 200;
+  Console console(wide);
+  console.step(step(1));
+  EXPECT_EQ(written(), "\r" + step_line(step(1)) + "\x1b[K");
 }
 
 TEST_F(ConsoleTest, WarnsOnceAMinutePerKind) {
