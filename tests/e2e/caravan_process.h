@@ -1,0 +1,40 @@
+// Runs the real program in a folder of its own: files, mpirun, exit codes, what it prints.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace caravan {
+
+struct ProcessResult {
+  int exit_code = -1;
+  std::string output;  // standard output and error together
+  double seconds = 0;
+};
+
+// `command` is what a user types after "caravan"; num_ranks 0 runs it without mpirun.
+ProcessResult run_caravan(const std::string& command, int num_ranks = 0);
+
+// A scratch folder that is removed with the object, tokens of a small text in `data()`, and a
+// configuration of a tiny Llama.
+class Workbench {
+ public:
+  Workbench();
+  ~Workbench();
+  Workbench(const Workbench&) = delete;
+  Workbench& operator=(const Workbench&) = delete;
+
+  const std::filesystem::path& folder() const { return folder_; }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+
+  // Trains into folder()/run with overrides ("train.max_steps=4 parallel.zero=1").
+  ProcessResult train(const std::string& run, const std::string& overrides,
+                      int num_ranks = 0) const;
+  std::vector<double> losses(const std::string& run) const;  // of its metrics.jsonl, bit for bit
+
+ private:
+  std::filesystem::path folder_;
+};
+
+}  // namespace caravan
