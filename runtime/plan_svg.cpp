@@ -231,11 +231,13 @@ class Picture {
 
   // From the longest to the shortest: "layers.3.mlp.up_proj matmul f32[8,4], 128 B" ... "matmul".
   static std::vector<std::string> labels_of(const Block& block) {
+    const std::string with_bytes = absl::StrFormat("%s, %s", block.name, format_bytes(block.bytes));
+    if (!block.name.ends_with(']')) return {with_bytes, block.name};  // a bucket, a workspace
     const std::string without_type = block.name.substr(0, block.name.rfind(' '));
     const size_t op = without_type.rfind(' ');
     const size_t last_scope = without_type.rfind('.', op);
-    return {absl::StrFormat("%s, %s", block.name, format_bytes(block.bytes)), block.name,
-            without_type, without_type.substr(last_scope + 1), without_type.substr(op + 1)};
+    return {with_bytes, block.name, without_type, without_type.substr(last_scope + 1),
+            without_type.substr(op + 1)};
   }
 
   // The longest text that fits into the rectangle, upright where it is narrow and tall.
@@ -300,9 +302,10 @@ class Picture {
     const std::string border =
         absl::StrFormat(" stroke=\"#8a7a1e\" stroke-width=\"%.2g\"", border_width());
     if (!communicates) steps_of[phase].push_back(static_cast<int>(i));
-    rectangle({x, communicates ? kCommunicationTop : kComputeTop, width, kStripHeight},
-              absl::StrFormat("step %d: %s", i, label(node)),
-              absl::StrFormat("fill=\"%s\"%s", color, communicates ? border : "").c_str());
+    rectangle(
+        {x, communicates ? kCommunicationTop : kComputeTop, std::max(width, 1.0), kStripHeight},
+        absl::StrFormat("step %d: %s", i, label(node)),
+        absl::StrFormat("fill=\"%s\"%s", color, communicates ? border : "").c_str());
   }
 
   // Until which step the step may still be running.

@@ -58,7 +58,7 @@ Unit unit_for(int64_t largest) {
 class Table {
  public:
   explicit Table(const MemoryReport& report)
-      : report_(report), unit_(unit_for(report.process_bytes())) {}
+      : report_(report), unit_(unit_for(report.arena_bytes)) {}
 
   std::string text() {
     add_categories();
