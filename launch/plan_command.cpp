@@ -329,14 +329,16 @@ void add_plan_command(CLI::App& app) {
   command->add_option("KEY=VALUE", request->overrides, "overrides, such as parallel.zero=2");
   command->add_option("--ranks", request->num_ranks, "processes; default: parallel.dp, or 1")
       ->check(CLI::Range(1, 1 << 20));
-  command->add_option("--svg", request->svg_path, "write a picture of the plan");
+  CLI::Option* svg = command->add_option("--svg", request->svg_path, "write a picture of the plan");
   command->add_option("--program", request->program,
-                      "of picture and graph: update (default), "
-                      "accumulate, evaluate");
-  command->add_option("--dump-graph", request->dump_pass,
-                      "print the graph after a pass: build, autodiff, optimizer, parallelize, "
-                      "bucket, schedule");
-  command->add_flag("--json", request->json, "for programs");
+                      "of picture and graph: update (default), accumulate, evaluate");
+  CLI::Option* json = command->add_flag("--json", request->json, "for programs");
+  command
+      ->add_option("--dump-graph", request->dump_pass,
+                   "print the graph after a pass, nothing else: build, autodiff, optimizer, "
+                   "parallelize, bucket, schedule")
+      ->excludes(svg)
+      ->excludes(json);
   command->callback([request] { print_plan(*request, std::cout); });
 }
 

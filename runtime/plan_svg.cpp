@@ -220,7 +220,7 @@ class Picture {
   void add_labels() {
     for (size_t c = 0; c < kNumMemoryCategories; ++c) {
       add("<g pointer-events=\"none\" font-size=\"%g\" text-anchor=\"middle\" stroke=\"%s\" "
-          "stroke-width=\"3\" paint-order=\"stroke\">\n",
+          "stroke-width=\"4\" paint-order=\"stroke\">\n",
           kLabelSize, kColors[c]);
       for (const Block& block : program_.plan.blocks) {
         if (block.category == static_cast<MemoryCategory>(c)) add_label(block);
