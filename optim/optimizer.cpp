@@ -1,5 +1,7 @@
 #include "optim/optimizer.h"
 
+#include <algorithm>
+
 #include "runtime/builder.h"
 
 namespace caravan {
@@ -49,6 +51,24 @@ MicroBatchResult accumulate(Builder& b, const MicroBatchResult& result, int zero
   return sums;
 }
 
+// Over all gradients. Those of parameters that lie alike make a sum of their own: there none has to
+// be cut to shards only because others are.
+Val squared_norm(Builder& b, const MicroBatchResult& sums) {
+  std::vector<std::pair<Placement, std::vector<Val>>> groups;
+  for (const auto& [parameter, gradient] : sums.gradients) {
+    const Placement& placement = b.graph().value(parameter).placement;
+    auto group = std::ranges::find(groups, placement, &decltype(groups)::value_type::first);
+    if (group == groups.end()) group = groups.insert(group, {placement, {}});
+    group->second.push_back(gradient);
+  }
+  Val total = Val::none;
+  for (const auto& [placement, gradients] : groups) {
+    const Val sum = b.one(SquaredNorm{}, gradients);
+    total = total == Val::none ? sum : b.add(total, sum);
+  }
+  return total;
+}
+
 // The accumulator that an accumulate node wrote to.
 Val accumulator_of(const Graph& graph, Val sum) {
   for (const Node& node : graph.nodes) {
@@ -79,7 +99,13 @@ void append_update(Graph& graph, const MicroBatchResult& result, bool accumulate
   const Val step = b.input("step", {}, DType::f32);
 
   std::vector<Val> gradients;
-  for (const auto& [parameter, gradient] : sums.gradients) gradients.push_back(gradient);
+  for (const auto& [parameter, gradient] : sums.gradients) {
+    gradients.push_back(gradient);
+    // Reduced to where the moments are, before the norm reads it.
+    if (settings.zero_stage >= 1) {
+      b.place(gradient, state_placement(b.graph().value(parameter), settings.zero_stage));
+    }
+  }
   const Val squared_norm = b.one(SquaredNorm{}, gradients);
   const std::vector<Val> clip =
       b.emit(ClipScale{settings.max_grad_norm}, {squared_norm, sums.num_valid});

@@ -13,13 +13,14 @@ using BucketKey = std::pair<size_t, std::string>;  // index of the op in the var
 BucketKey key_of(const Node& node) { return {node.op.index(), attributes(node.op)}; }
 
 // Whether everybody who reads the values belongs to the update, which comes after backward: then
-// the reduction may wait for others.
-bool only_updates_read(const Graph& graph, const Node& node) {
+// the reduction may wait for others. A slice (ZeRO) only looks at a part: its readers count.
+bool only_updates_read(const Graph& graph, const std::vector<ValueId>& ids) {
   for (const Node& reader : graph.nodes) {
-    for (const ValueId id : reader.inputs) {
-      if (std::ranges::find(node.outputs, id) == node.outputs.end()) continue;
-      if (family(reader.op) != "update") return false;
-    }
+    const bool reads = std::ranges::find_first_of(reader.inputs, ids) != reader.inputs.end();
+    if (!reads) continue;
+    const bool is_slice = std::holds_alternative<Slice>(reader.op);
+    const bool is_update = family(reader.op) == "update";
+    if (!is_update && !(is_slice && only_updates_read(graph, reader.outputs))) return false;
   }
   return true;
 }
@@ -28,7 +29,7 @@ bool is_gradient_reduction(const Graph& graph, const Node& node) {
   const bool reduces =
       std::holds_alternative<AllReduce>(node.op) || std::holds_alternative<ReduceScatter>(node.op);
   return reduces && graph.value(node.inputs[0]).kind == ValueKind::gradient &&
-         only_updates_read(graph, node);
+         only_updates_read(graph, node.outputs);
 }
 
 int64_t input_bytes(const Graph& graph, const Node& node) {
@@ -44,9 +45,12 @@ class Sequence {
 
   void promise(ValueId id) { pending_[index(id)] = true; }
 
+  bool waits(const Node& node) const {
+    return std::ranges::any_of(node.inputs, [&](ValueId id) { return pending_[index(id)]; });
+  }
+
   void append(Node node) {
-    const bool waits =
-        std::ranges::any_of(node.inputs, [&](ValueId id) { return pending_[index(id)]; });
+    const bool waits = this->waits(node);
     for (const ValueId id : node.outputs) pending_[index(id)] = waits;
     (waits ? held_ : nodes_).push_back(std::move(node));
   }
@@ -81,7 +85,8 @@ Graph bucket_gradients(Graph graph, int64_t bucket_bytes) {
   }
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     const Node& node = graph.nodes[i];
-    if (!merges[i]) {
+    // A sum over what a bucket makes, as that of squared norms, cannot be a member beside it.
+    if (!merges[i] || sequence.waits(node)) {
       sequence.append(node);
       continue;
     }

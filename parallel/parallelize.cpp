@@ -90,6 +90,17 @@ class Parallelizer {
       home_[index(node.outputs[i])] = placed.outputs[i];
     }
     graph_.add_node(std::move(placed));
+    for (const ValueId id : node.outputs) follow_declaration(id, node);
+  }
+
+  // A value that somebody wants sharded (Builder::place) is so for all its readers.
+  void follow_declaration(ValueId logical, const Node& maker) {
+    const Placement declared = effective(logical_.value(logical).placement);
+    Placement wanted = home(logical).placement;
+    for (const Axis axis : kAxes) {
+      if (declared[axis].kind == AxisPlacement::Kind::shard) wanted[axis] = declared[axis];
+    }
+    home_[index(logical)] = moved(logical, wanted, maker);
   }
 
   const Value& home(ValueId logical) const { return graph_.value(home_[index(logical)]); }
@@ -101,9 +112,37 @@ class Parallelizer {
     if (graph_.value(from).placement == wanted) return from;
     const auto known = moved_.find({logical, to_string(wanted)});
     if (known != moved_.end()) return known->second;
-    ValueId at = from;
-    for (const Axis axis : kAxes) at = move_along(axis, at, wanted[axis], reader, in_place);
+    const ValueId at = move_to(from, wanted, reader, in_place);
     moved_[{logical, to_string(wanted)}] = at;
+    return at;
+  }
+
+  // Gathers and sums from the inner axes outward, then slices from the outer ones inward.
+  ValueId move_to(ValueId at, const Placement& wanted, const Node& reader, bool in_place) {
+    const auto move = [&](Axis axis) {
+      at = free_inner_axes(axis, at, wanted[axis], reader);
+      at = move_along(axis, at, wanted[axis], reader, in_place);
+    };
+    for (const Axis axis : kAxes) {
+      if (graph_.value(at).placement[axis] != kReplicate) move(axis);
+    }
+    for (size_t i = kAxes.size(); i-- > 0;) move(kAxes[i]);
+    return at;
+  }
+
+  // A dim that several axes split is split by the last of kAxes first (local_box). An axis joins
+  // or leaves such a dim only while none that comes after it in that order splits it.
+  ValueId free_inner_axes(Axis axis, ValueId at, AxisPlacement to, const Node& reader) {
+    const AxisPlacement now = graph_.value(at).placement[axis];
+    if (now == to) return at;
+    for (const Axis inner : kAxes) {
+      if (inner == axis) break;
+      const AxisPlacement held = graph_.value(at).placement[inner];
+      const bool is_shard = held.kind == AxisPlacement::Kind::shard;
+      if (is_shard && (held == now || held == to)) {
+        at = move_along(inner, at, kReplicate, reader, false);
+      }
+    }
     return at;
   }
 

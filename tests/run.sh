@@ -30,7 +30,7 @@ if [ "${SANITIZE:-1}" != 0 ]; then
   cmake --build --preset sanitize
   announce "testing with sanitizers"
   # Tests that start mpirun are left out: Open MPI itself does not pass the leak check.
-  run_tests build-sanitize -j "$(processors)" -LE mpirun -E '^e2e/'
+  run_tests build-sanitize -j "$(processors)" -LE mpi -E '^e2e/'
   echo "with sanitizers:" && cat build-sanitize/test-summary.txt
 fi
 cat build/test-summary.txt
