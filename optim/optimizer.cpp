@@ -98,17 +98,14 @@ void append_update(Graph& graph, const MicroBatchResult& result, bool accumulate
   const Val learning_rate = b.input("learning_rate", {}, DType::f32);
   const Val step = b.input("step", {}, DType::f32);
 
-  std::vector<Val> gradients;
   for (const auto& [parameter, gradient] : sums.gradients) {
-    gradients.push_back(gradient);
     // Reduced to where the moments are, before the norm reads it.
     if (settings.zero_stage >= 1) {
       b.place(gradient, state_placement(b.graph().value(parameter), settings.zero_stage));
     }
   }
-  const Val squared_norm = b.one(SquaredNorm{}, gradients);
   const std::vector<Val> clip =
-      b.emit(ClipScale{settings.max_grad_norm}, {squared_norm, sums.num_valid});
+      b.emit(ClipScale{settings.max_grad_norm}, {squared_norm(b, sums), sums.num_valid});
 
   for (const auto& [parameter, gradient] : sums.gradients) {
     const Value value = b.graph().value(parameter);

@@ -24,6 +24,17 @@ void HostTensor::set(int64_t i, float value) {
   words[static_cast<size_t>(i)] = std::bit_cast<uint32_t>(value);
 }
 
+void PrintTo(const HostTensor& tensor, std::ostream* out) {
+  *out << name(tensor.dtype) << to_string(tensor.shape) << " {";
+  for (int64_t i = 0; i < std::min<int64_t>(tensor.size(), 8); ++i) {
+    if (tensor.dtype == DType::i32)
+      *out << static_cast<int32_t>(tensor.words[static_cast<size_t>(i)]) << " ";
+    else
+      *out << tensor.at(i) << " ";
+  }
+  *out << (tensor.size() > 8 ? "...}" : "}");
+}
+
 HostTensor zeros(const Shape& shape, DType dtype) {
   return {shape, dtype, std::vector<uint32_t>(static_cast<size_t>(num_elements(shape)), 0)};
 }
@@ -74,14 +85,13 @@ void for_each_element(const Shape& global, const Box& box, Visit visit) {
   }
 }
 
-// What rank `coordinate` of `size` gets of a partial value: 2, -1, then 4, -4, ... and 0 for an
-// odd one: small powers of two that add up to 1, so that the sum has no rounding.
+// What rank `coordinate` of `size` gets of a partial value: 2, -1, then 1, -1, ... and 0 for an odd
+// one. Added in rank order every sum on the way is the value or its double: without rounding.
 float partial_factor(int coordinate, int size) {
   if (size == 1) return 1.0f;
   if (coordinate == 0) return 2.0f;
-  if (coordinate == 1) return -1.0f;
   if (coordinate % 2 == 0 && coordinate + 1 == size) return 0.0f;
-  return coordinate % 2 == 0 ? 4.0f : -4.0f;
+  return coordinate % 2 == 0 ? 1.0f : -1.0f;
 }
 
 HostTensor cut(const HostTensor& global, const Placement& placement, const Mesh& mesh) {

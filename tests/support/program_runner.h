@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ struct HostTensor {
   void set(int64_t i, float value);
   bool operator==(const HostTensor&) const = default;  // bit for bit
 };
+void PrintTo(const HostTensor& tensor, std::ostream* out);  // for GoogleTest
 using HostTensors = std::map<std::string, HostTensor>;
 
 HostTensor zeros(const Shape& shape, DType dtype = DType::f32);
