@@ -25,7 +25,7 @@ struct BuildOptions {
   std::string tokenizer;            // a .model file to use instead
   double validation_fraction = 0.02;
   uint64_t seed = 1;
-  int64_t sample_bytes = int64_t{8} << 20;  // of text that the vocabulary is trained on
+  int64_t sample_bytes = int64_t{4} << 20;  // of text that the vocabulary is trained on
 };
 
 struct SplitCounts {
