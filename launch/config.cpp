@@ -37,7 +37,7 @@ void validate_batch(const Config& config, int64_t dp) {
 
 void validate_schedule(const Config& config) {
   const OptimizerConfig& optimizer = config.optimizer;
-  const bool is_wsd = optimizer.lr_scheduler_type == LrSchedulerType::wsd;
+  const bool is_wsd = optimizer.lr_scheduler_type == LrScheduleKind::wsd;
   if (is_wsd && (optimizer.decay_steps < 1 || optimizer.decay_steps > config.train.max_steps)) {
     throw config_error(
         absl::StrFormat("optimizer.lr_scheduler_type is wsd and optimizer.decay_steps is %d; "

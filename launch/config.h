@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "models/config.h"
+#include "optim/lr_schedule.h"
 #include "runtime/types.h"
 
 namespace caravan {
@@ -43,8 +44,6 @@ struct TrainConfig {
 };
 
 enum class OptimizerName : uint8_t { adamw };
-enum class LrSchedulerType : uint8_t { constant, linear, cosine, wsd };
-
 struct OptimizerConfig {
   OptimizerName name = OptimizerName::adamw;
   double learning_rate = 0;
@@ -53,7 +52,7 @@ struct OptimizerConfig {
   double adam_beta2 = 0.95;
   double adam_epsilon = 1e-8;
   double max_grad_norm = 1.0;  // 0: no clipping
-  LrSchedulerType lr_scheduler_type = LrSchedulerType::cosine;
+  LrScheduleKind lr_scheduler_type = LrScheduleKind::cosine;
   int64_t warmup_steps = 0;
   double min_lr_ratio = 0.1;  // of learning_rate, at the end
   int64_t decay_steps = 0;    // wsd: the last steps, in which the rate falls

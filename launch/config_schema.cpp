@@ -90,7 +90,7 @@ Keys<TrainConfig> train_keys() {
 
 Keys<OptimizerConfig> optimizer_keys() {
   using C = OptimizerConfig;
-  using Type = LrSchedulerType;
+  using Type = LrScheduleKind;
   return {
       key("name", &C::name, choice<OptimizerName>({{"adamw", OptimizerName::adamw}}), "method"),
       required(key("learning_rate", &C::learning_rate, positive_real(), "the highest rate")),

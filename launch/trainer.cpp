@@ -24,23 +24,9 @@ double unix_seconds() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-LrScheduleKind schedule_kind(LrSchedulerType type) {
-  switch (type) {
-    case LrSchedulerType::constant:
-      return LrScheduleKind::constant;
-    case LrSchedulerType::linear:
-      return LrScheduleKind::linear;
-    case LrSchedulerType::cosine:
-      return LrScheduleKind::cosine;
-    case LrSchedulerType::wsd:
-      return LrScheduleKind::wsd;
-  }
-  throw internal_error("unknown schedule");
-}
-
 LrSchedule lr_schedule(const Config& config) {
   const OptimizerConfig& o = config.optimizer;
-  return {.kind = schedule_kind(o.lr_scheduler_type),
+  return {.kind = o.lr_scheduler_type,
           .peak = o.learning_rate,
           .min_ratio = o.min_lr_ratio,
           .warmup_steps = o.warmup_steps,

@@ -43,7 +43,7 @@ TEST(Config, ReadsValuesAndDefaults) {
   EXPECT_EQ(config.model.vocab_size, 0);           // the data's
   EXPECT_EQ(config.data.train, (std::vector<DataSource>{{"data/docs", 1.0}}));
   EXPECT_EQ(config.optimizer.learning_rate, 1e-3);
-  EXPECT_EQ(config.optimizer.lr_scheduler_type, LrSchedulerType::cosine);
+  EXPECT_EQ(config.optimizer.lr_scheduler_type, LrScheduleKind::cosine);
   EXPECT_EQ(config.parallel.dp, std::nullopt);
   EXPECT_EQ(config.runtime.memory_limit, std::nullopt);
   EXPECT_EQ(config.checkpoint.resume_from_checkpoint.kind, ResumeFrom::Kind::automatic);
@@ -57,7 +57,7 @@ TEST(Config, OverridesEveryKindOfValue) {
                                "model.rope_scaling={rope_type: llama3, factor: 8, low_freq_factor: "
                                "1, high_freq_factor: 4, original_max_position_embeddings: 8192}"});
   EXPECT_EQ(config.train.max_steps, 1000);
-  EXPECT_EQ(config.optimizer.lr_scheduler_type, LrSchedulerType::wsd);
+  EXPECT_EQ(config.optimizer.lr_scheduler_type, LrScheduleKind::wsd);
   EXPECT_EQ(config.runtime.memory_limit, int64_t{2} << 30);
   EXPECT_FALSE(config.runtime.overlap);
   EXPECT_EQ(config.data.train, (std::vector<DataSource>{{"a", 0.25}, {"b", 1.0}}));
