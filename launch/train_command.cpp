@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launch/plan_command.h"
+#include "launch/signals.h"
 #include "launch/trainer.h"
 
 namespace caravan {
@@ -18,14 +19,16 @@ struct TrainRequest {
 };
 
 void train(const TrainRequest& request) {
+  install_signal_handlers();
   MpiSession mpi;
   const Config config = load_config(request.config_path, request.overrides);
   GraphObserver observer;
   if (!request.dump_pass.empty() && mpi.world().rank() == 0) {
     observer = graph_dumper("update", request.dump_pass, std::cout);
   }
-  Trainer(config, mpi, observer).run();
+  const bool is_done = Trainer(config, mpi, observer).run();
   mpi.finish();
+  if (!is_done) throw Error(ExitCode::interrupted, "saved and stopped; start again to go on");
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "launch/process_memory.h"
 #include "launch/run_folder.h"
 #include "launch/run_state.h"
+#include "launch/signals.h"
 #include "optim/lr_schedule.h"
 #include "runtime/error.h"
 #include "runtime/rng.h"
@@ -78,17 +79,18 @@ Trainer::Trainer(const Config& config, MpiSession& mpi, const GraphObserver& obs
                             absl::StrFormat("%016x", static_cast<uint64_t>(unix_seconds() * 1e6)));
 }
 
-void Trainer::run() {
+bool Trainer::run() {
   begin();
   show_start();
   while (step_ < config_.train.max_steps) {
     const StepResult result = train_step();
     report(result);
     evaluate_when_due();
-    save_when_due();
+    if (save_when_due()) return false;
   }
   if (data_->has_validation() && !validation_loss_) validation_loss_ = evaluate();
   show_summary();
+  return true;
 }
 
 void Trainer::begin() {
@@ -242,9 +244,12 @@ double Trainer::evaluate() {
   return loss_sum / num_valid;
 }
 
-void Trainer::save_when_due() {
+bool Trainer::save_when_due() {
+  const SignalRequest request = take_signal_request(session_->world());
   const int64_t every = config_.checkpoint.save_steps;
-  if (is_last_step() || (every > 0 && step_ % every == 0)) save();
+  const bool is_due = is_last_step() || (every > 0 && step_ % every == 0);
+  if (is_due || request != SignalRequest::none) save();
+  return request == SignalRequest::save_and_stop && !is_last_step();
 }
 
 void Trainer::save() {

@@ -20,7 +20,8 @@ class Trainer {
   // folder is an error here, before step 1.
   Trainer(const Config& config, MpiSession& mpi, const GraphObserver& observer = {});
 
-  void run();
+  // False when a signal stopped it before max_steps; everything up to there is saved.
+  bool run();
 
  private:
   struct StepResult {
@@ -38,7 +39,7 @@ class Trainer {
   void report(const StepResult& result);
   void evaluate_when_due();
   double evaluate();
-  void save_when_due();
+  bool save_when_due();  // true: a signal asks to stop
   void save();
   void show_summary() const;
 

@@ -52,11 +52,10 @@ constexpr char kMpiEnvironment[] =
 
 }  // namespace
 
-ProcessResult run_caravan(const std::string& command, int num_ranks) {
+ProcessResult run_caravan(const std::string& command, int num_ranks, const std::string& prefix) {
   std::string line = std::string(CARAVAN_BINARY_DIR) + "/caravan " + command + " 2>&1";
-  if (num_ranks > 0) {
-    line = kMpiEnvironment + ("mpirun -n " + std::to_string(num_ranks)) + " " + line;
-  }
+  if (num_ranks > 0) line = "mpirun -n " + std::to_string(num_ranks) + " " + line;
+  line = kMpiEnvironment + prefix + " " + line;
   const auto start = std::chrono::steady_clock::now();
   ProcessResult result;
   FILE* pipe = popen(line.c_str(), "r");
@@ -89,12 +88,21 @@ Workbench::~Workbench() {
   fs::remove_all(folder_, error);
 }
 
+std::string Workbench::train_command(const std::string& run, const std::string& overrides) const {
+  const std::string data = path("data");
+  return "train " + path("tiny.yaml") + " output_dir=" + path(run) + " data.train=" + data +
+         " data.validation=" + data + " " + overrides;
+}
+
 ProcessResult Workbench::train(const std::string& run, const std::string& overrides,
                                int num_ranks) const {
-  const std::string data = path("data");
-  return run_caravan("train " + path("tiny.yaml") + " output_dir=" + path(run) +
-                         " data.train=" + data + " data.validation=" + data + " " + overrides,
-                     num_ranks);
+  return run_caravan(train_command(run, overrides), num_ranks);
+}
+
+ProcessResult Workbench::train_and_signal(const std::string& run, const std::string& overrides,
+                                          const std::string& signal, int num_ranks) const {
+  return run_caravan(train_command(run, overrides), num_ranks,
+                     "timeout --preserve-status -s " + signal + " 5");
 }
 
 std::vector<double> Workbench::losses(const std::string& run) const {

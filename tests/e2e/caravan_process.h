@@ -13,8 +13,10 @@ struct ProcessResult {
   double seconds = 0;
 };
 
-// `command` is what a user types after "caravan"; num_ranks 0 runs it without mpirun.
-ProcessResult run_caravan(const std::string& command, int num_ranks = 0);
+// `command` is what a user types after "caravan"; num_ranks 0 runs it without mpirun. `prefix`
+// comes before all of it, such as "timeout -s USR1 3".
+ProcessResult run_caravan(const std::string& command, int num_ranks = 0,
+                          const std::string& prefix = "");
 
 // A scratch folder that is removed with the object, tokens of a small text in `data()`, and a
 // configuration of a tiny Llama.
@@ -31,9 +33,14 @@ class Workbench {
   // Trains into folder()/run with overrides ("train.max_steps=4 parallel.zero=1").
   ProcessResult train(const std::string& run, const std::string& overrides,
                       int num_ranks = 0) const;
+  // The same, and sends the signal after some seconds.
+  ProcessResult train_and_signal(const std::string& run, const std::string& overrides,
+                                 const std::string& signal, int num_ranks) const;
   std::vector<double> losses(const std::string& run) const;  // of its metrics.jsonl, bit for bit
 
  private:
+  std::string train_command(const std::string& run, const std::string& overrides) const;
+
   std::filesystem::path folder_;
 };
 

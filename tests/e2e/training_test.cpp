@@ -76,6 +76,18 @@ TEST_F(Training, StopAndResumeIsTheSameBits) {
   EXPECT_EQ(both, uninterrupted);
 }
 
+// What a scheduler does before the time of a job is over.
+TEST_F(Training, SignalSavesAndStops) {
+  const std::string long_run = "train.max_steps=100000 log.logging_steps=100000";
+  const ProcessResult stopped = bench_->train_and_signal("signalled", long_run, "USR1", 2);
+  EXPECT_EQ(stopped.exit_code, 75) << stopped.output;
+  const size_t num_steps = bench_->losses("signalled").size();
+  const std::string one_more = "train.max_steps=" + std::to_string(num_steps + 1);
+  const std::vector<double> resumed = train("signalled", one_more, 2);
+  EXPECT_EQ(resumed.size(), num_steps + 1);
+  EXPECT_EQ(resumed, train("unsignalled", one_more, 2));
+}
+
 TEST_F(Training, ResumesInAnotherLayout) {
   const std::vector<double> uninterrupted = train("one-layout");
   train("layouts", "train.max_steps=2 parallel.zero=1", 2);
@@ -100,7 +112,8 @@ TEST_F(Training, HoldsWhatWasPlanned) {
   train("memory", big);
   const ProcessResult plan = run_caravan("plan " + bench_->path("memory") + "/config.yaml --json");
   ASSERT_EQ(plan.exit_code, 0) << plan.output;
-  const double planned = nlohmann::json::parse(plan.output).at("memory").at("arena_bytes").get<double>();
+  const double planned =
+      nlohmann::json::parse(plan.output).at("memory").at("arena_bytes").get<double>();
   std::ifstream metrics(bench_->path("memory") + "/metrics.jsonl");
   double held = 0;
   for (std::string line; std::getline(metrics, line);) {
