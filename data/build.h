@@ -3,7 +3,7 @@
 //   tokenizer.model           the vocabulary, trained or copied
 //   data.json                 what was read and written: counts, bytes per token, sources
 // Memory does not grow with the input, apart from the list of file names. The same input, options
-// and version give the same files.
+// and version give the same vocabulary and tokens (HDF5 keeps the time, so not the same bytes).
 //
 // Errors: data_error for text and tokenizer, config_error for options; one line each. When anything
 // fails, no output folder appears.
