@@ -193,48 +193,45 @@ class Encoder {
           TokenFileWriter& validation)
       : tokenizer_(tokenizer), options_(options), train_(train), validation_(validation) {}
 
-  void add(std::string& document) {
+  void add(std::string document) {
     num_bytes_ += static_cast<int64_t>(document.size());
-    if (num_waiting_ == documents_.size()) documents_.emplace_back();
-    std::swap(documents_[num_waiting_++], document);
-    if (num_bytes_ >= kEncodeBytes || num_waiting_ == kEncodeDocuments) flush();
+    documents_.push_back(std::move(document));
+    if (num_bytes_ >= kEncodeBytes || documents_.size() == kEncodeDocuments) flush();
   }
 
   void flush() {
-    encode();
-    for (size_t i = 0; i < num_waiting_; ++i, ++num_documents_) {
+    for (const std::vector<int32_t>& tokens : encode()) {
       const bool held_out =
-          is_held_out(num_documents_, options_.validation_fraction, options_.seed);
-      (held_out ? validation_ : train_).append(tokens_[i]);
+          is_held_out(num_documents_++, options_.validation_fraction, options_.seed);
+      (held_out ? validation_ : train_).append(tokens);
     }
-    num_waiting_ = 0;
+    // Not recycled: each would grow to the size of the longest document that it ever held.
+    documents_.clear();
     num_bytes_ = 0;
   }
 
  private:
-  void encode() {
-    if (tokens_.size() < num_waiting_) tokens_.resize(num_waiting_);
+  std::vector<std::vector<int32_t>> encode() const {
+    std::vector<std::vector<int32_t>> tokens(documents_.size());
     std::exception_ptr error;  // must not leave the parallel region
 #pragma omp parallel for schedule(dynamic)
-    for (size_t i = 0; i < num_waiting_; ++i) {
+    for (size_t i = 0; i < documents_.size(); ++i) {
       try {
-        tokens_[i].clear();
-        tokenizer_.encode(documents_[i], tokens_[i]);
+        tokenizer_.encode(documents_[i], tokens[i]);
       } catch (...) {
 #pragma omp critical
         error = std::current_exception();
       }
     }
     if (error != nullptr) std::rethrow_exception(error);
+    return tokens;
   }
 
   const Tokenizer& tokenizer_;
   const BuildOptions& options_;
   TokenFileWriter& train_;
   TokenFileWriter& validation_;
-  std::vector<std::string> documents_;  // the first num_waiting_; recycled
-  std::vector<std::vector<int32_t>> tokens_;
-  size_t num_waiting_ = 0;
+  std::vector<std::string> documents_;  // waiting
   int64_t num_bytes_ = 0;
   int64_t num_documents_ = 0;
 };
@@ -260,7 +257,7 @@ void encode_text(const std::vector<std::string>& files, const BuildOptions& opti
   Encoder encoder(tokenizer, options, train, validation);
   for (std::string document; source.next(document);) {
     stage.add(document.size());
-    encoder.add(document);
+    encoder.add(std::move(document));
   }
   encoder.flush();
   report.text = source.statistics();

@@ -62,7 +62,8 @@ class TokenFileWriter {
 
 // An open token file. It holds a descriptor and a few numbers; tokens are read with pread, not
 // mapped: what is resident stays known, and a file that is cut off later is an error, no signal.
-// Const members may be called from any number of threads and do not touch the HDF5 library.
+// Const members may be called from any number of threads and do not touch the HDF5 library; the
+// constructor does (one thread in the process at a time: hdf5_file.h).
 class TokenFile {
  public:
   explicit TokenFile(const std::string& path);  // checks all but the tokens
