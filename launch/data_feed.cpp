@@ -72,11 +72,12 @@ double DataFeed::epoch(int64_t step) const {
   return sampler_->epoch(0, step * layout_.global_batch_size);
 }
 
+// eval_batches counts global batches, so that the windows are the same in every layout.
 int64_t DataFeed::num_validation_batches() const {
-  const int64_t windows = num_sequential_windows(*validation_, options_.sequence_len);
+  const int64_t all = num_sequential_windows(*validation_, options_.sequence_len);
+  const int64_t wanted = eval_batches_ > 0 ? eval_batches_ * layout_.global_batch_size : all;
   const int64_t per_batch = layout_.num_ranks * layout_.micro_batch_size;
-  const int64_t all = (windows + per_batch - 1) / per_batch;
-  return eval_batches_ > 0 ? std::min(all, eval_batches_) : all;
+  return (std::min(all, wanted) + per_batch - 1) / per_batch;
 }
 
 const Batch& DataFeed::validation_batch(int64_t index) {
