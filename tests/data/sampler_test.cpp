@@ -149,6 +149,7 @@ TEST_F(SamplerTest, EvaluationCoversEveryToken) {
     for (const bool across : {false, true}) {
       const SamplerOptions options{.sequence_len = 8, .seed = 0, .attend_across_documents = across};
       const int64_t windows = num_sequential_windows(file, 8);
+      EXPECT_EQ(windows, (file.num_tokens() - 1 + 7) / 8);  // none without a target
       std::vector<int32_t> predicted;
       Batch batch;
       for (int64_t first = 0; first < windows + 3; first += 2) {  // goes beyond the end
