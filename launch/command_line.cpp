@@ -93,6 +93,9 @@ void parse(CLI::App& app, int argc, const char* const* argv) {
 int run_command_line(CLI::App& app, int argc, const char* const* argv) {
   try {
     parse(app, argc, argv);
+    if (std::fflush(stdout) != 0 || !std::cout.flush()) {
+      throw internal_error("cannot write to standard output; is the disk full?");
+    }
     return static_cast<int>(ExitCode::done);
   } catch (const Error& error) {
     return fail(error.code(), one_line(error.what()));

@@ -1,6 +1,10 @@
 // Loading, the rules between keys, and writing back.
 #include "launch/config.h"
 
+#include "absl/strings/str_join.h"
+
+#include <sstream>
+
 #include <algorithm>
 
 #include "launch/config_schema.h"
@@ -105,6 +109,43 @@ std::string to_yaml(const Config& config) {
 
 std::string config_hash(const Config& config) {
   return absl::StrFormat("%016x", stable_hash(to_yaml(config)));
+}
+
+namespace {
+
+// "train.seed" -> "1", from the effective YAML: two blanks a level, one key a line.
+std::vector<std::pair<std::string, std::string>> flat_values(const Config& config) {
+  std::vector<std::pair<std::string, std::string>> values;
+  std::vector<std::string> path;
+  std::istringstream lines(to_yaml(config));
+  for (std::string line; std::getline(lines, line);) {
+    const size_t indent = line.find_first_not_of(' ');
+    const size_t colon = line.find(':', indent);
+    path.resize(indent / 2);
+    path.push_back(line.substr(indent, colon - indent));
+    if (colon + 1 < line.size())
+      values.emplace_back(absl::StrJoin(path, "."), line.substr(colon + 2));
+  }
+  return values;
+}
+
+}  // namespace
+
+std::vector<ConfigChange> changed_keys(const Config& before, const Config& after) {
+  const auto old_values = flat_values(before), new_values = flat_values(after);
+  const auto value_of = [](const auto& values, const std::string& path) {
+    const auto at = std::ranges::find(values, path, &std::pair<std::string, std::string>::first);
+    return at == values.end() ? std::string("absent") : at->second;
+  };
+  std::vector<ConfigChange> changes;
+  for (const auto& [path, value] : new_values) {
+    const std::string old = value_of(old_values, path);
+    if (old != value) changes.push_back({path, old, value});
+  }
+  for (const auto& [path, value] : old_values) {
+    if (value_of(new_values, path) == "absent") changes.push_back({path, value, "absent"});
+  }
+  return changes;
 }
 
 std::string config_reference() {

@@ -143,6 +143,14 @@ std::string to_yaml(const Config& config);
 // 16 hexadecimal digits that differ when any value differs.
 std::string config_hash(const Config& config);
 
+struct ConfigChange {
+  std::string path;  // "train.seed"
+  std::string before;
+  std::string after;
+};
+// The keys whose effective values differ, in the order of the file.
+std::vector<ConfigChange> changed_keys(const Config& before, const Config& after);
+
 // Every key: path, what it takes, default, meaning. For people.
 std::string config_reference();
 

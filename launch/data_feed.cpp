@@ -45,7 +45,7 @@ int64_t feed_bytes(const Config& config) {
   return (kPrefetchDepth + 2) * tokens * kArrays * size_bytes(DType::i32);
 }
 
-DataFeed::DataFeed(const Config& config, const Mesh& mesh, int64_t first_step)
+DataFeed::DataFeed(const Config& config, const Mesh& mesh)
     : layout_(batch_layout(config, mesh)),
       options_(sampler_options(config)),
       eval_batches_(config.train.eval_batches) {
@@ -59,6 +59,9 @@ DataFeed::DataFeed(const Config& config, const Mesh& mesh, int64_t first_step)
         std::make_unique<TokenFile>(token_file_path(config.data.validation, "validation"));
   }
   sampler_ = std::make_unique<Sampler>(std::move(sources), options_);
+}
+
+void DataFeed::start(int64_t first_step) {
   const int64_t micro_steps = layout_.num_micro_steps();
   const auto fill = [this, micro_steps](int64_t index, Batch& batch) {
     const SampleRange samples = rank_samples(layout_, index / micro_steps, index % micro_steps);
@@ -66,10 +69,6 @@ DataFeed::DataFeed(const Config& config, const Mesh& mesh, int64_t first_step)
     sampler_->fill(samples, batch);
   };
   prefetcher_ = std::make_unique<Prefetcher>(fill, first_step * micro_steps, kPrefetchDepth);
-}
-
-double DataFeed::epoch(int64_t step) const {
-  return sampler_->epoch(0, step * layout_.global_batch_size);
 }
 
 // eval_batches counts global batches, so that the windows are the same in every layout.

@@ -19,13 +19,15 @@ Config with_data_vocabulary(Config config);
 
 class DataFeed {
  public:
-  // Training batches begin with step `first_step` (counted from 0).
-  DataFeed(const Config& config, const Mesh& mesh, int64_t first_step);
+  // Opens and checks all files.
+  DataFeed(const Config& config, const Mesh& mesh);
+
+  // Begins to read ahead: the first batch is that of step `first_step`, counted from 0.
+  void start(int64_t first_step);
 
   // The next micro-batch of this rank; valid until the next call.
   const Batch& next() { return prefetcher_->next(); }
   double wait_seconds() const { return prefetcher_->wait_seconds(); }
-  double epoch(int64_t step) const;  // passes over the first source before this step
 
   bool has_validation() const { return validation_ != nullptr; }
   // Every rank has this many evaluation batches; rows past the end of the data are empty.

@@ -1,5 +1,9 @@
 #include "launch/run_folder.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <filesystem>
 #include <fstream>
 
@@ -8,30 +12,8 @@
 #include "runtime/error.h"
 
 namespace caravan {
-namespace {
 
 namespace fs = std::filesystem;
-
-[[noreturn]] void fail_to_write(const Config& config, const std::string& reason) {
-  throw config_error(absl::StrFormat("cannot write to output_dir '%s': %s; choose another",
-                                     config.output_dir, reason));
-}
-
-// Written beside and renamed, so that there is always a whole one.
-void save_effective_config(const Config& config) {
-  const fs::path path = fs::path(config.output_dir) / "config.yaml";
-  const fs::path temporary = path.string() + ".tmp";
-  errno = 0;
-  std::ofstream file(temporary);
-  file << to_yaml(config);
-  file.close();
-  if (!file) fail_to_write(config, std::generic_category().message(errno));
-  std::error_code error;
-  fs::rename(temporary, path, error);
-  if (error) fail_to_write(config, error.message());
-}
-
-}  // namespace
 
 std::string checkpoints_folder(const Config& config) {
   return (fs::path(config.output_dir) / "checkpoints").string();
@@ -41,23 +23,54 @@ std::string metrics_path(const Config& config) {
   return (fs::path(config.output_dir) / "metrics.jsonl").string();
 }
 
-void prepare_run_folder(const Config& config) {
+RunFolder::RunFolder(const Config& config) : config_(config) {
   std::error_code error;
-  fs::create_directories(checkpoints_folder(config), error);
-  if (error) fail_to_write(config, error.message());
-  clean_temporaries(checkpoints_folder(config));
-  save_effective_config(config);
+  fs::create_directories(checkpoints_folder(config_), error);
+  if (error) fail_to_write(error.message());
+  lock();
+  clean_temporaries(checkpoints_folder(config_));
 }
 
-std::string checkpoint_to_resume(const Config& config, std::vector<std::string>& warnings) {
-  const ResumeFrom& resume = config.checkpoint.resume_from_checkpoint;
-  LatestCheckpoint latest = find_latest(checkpoints_folder(config));
+RunFolder::~RunFolder() { close(lock_); }
+
+void RunFolder::fail_to_write(const std::string& reason) const {
+  throw config_error(absl::StrFormat("cannot write to output_dir '%s': %s; choose another",
+                                     config_.output_dir, reason));
+}
+
+// The kernel drops the lock with the process, however that ends.
+void RunFolder::lock() {
+  const std::string path = (fs::path(config_.output_dir) / "lock").string();
+  lock_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (lock_ < 0) fail_to_write(std::generic_category().message(errno));
+  if (flock(lock_, LOCK_EX | LOCK_NB) == 0) return;
+  close(lock_);
+  throw config_error(absl::StrFormat(
+      "another process trains in output_dir '%s'; wait until it ends, or choose another",
+      config_.output_dir));
+}
+
+std::string RunFolder::checkpoint_to_resume(std::vector<std::string>& warnings) const {
+  const ResumeFrom& resume = config_.checkpoint.resume_from_checkpoint;
+  const std::string folder = checkpoints_folder(config_);
+  LatestCheckpoint latest = find_latest(folder);
+  if (latest.path.empty() && !latest.ignored.empty()) {
+    throw checkpoint_error(absl::StrFormat(
+        "no checkpoint of output_dir '%s' can be used (%s); mend or remove %s, or choose another "
+        "output_dir",
+        config_.output_dir, latest.ignored.front(), folder));
+  }
   switch (resume.kind) {
-    case ResumeFrom::Kind::path:
-      return resume.path;
     case ResumeFrom::Kind::automatic:
       warnings = std::move(latest.ignored);
       return latest.path;
+    case ResumeFrom::Kind::path:
+      if (latest.path.empty() || read_committed(resume.path).header.step >= latest.step) {
+        return resume.path;
+      }
+      throw config_error(absl::StrFormat(
+          "%s is older than %s, and would mix with it; choose another output_dir to go on from it",
+          resume.path, latest.path));
     case ResumeFrom::Kind::never:
       break;
   }
@@ -65,6 +78,20 @@ std::string checkpoint_to_resume(const Config& config, std::vector<std::string>&
   throw config_error(absl::StrFormat(
       "resume_from_checkpoint is false, but %s exists; choose another output_dir, or remove it",
       latest.path));
+}
+
+// Written beside and renamed, so that there is always a whole one.
+void RunFolder::save_config() const {
+  const fs::path path = fs::path(config_.output_dir) / "config.yaml";
+  const fs::path temporary = path.string() + ".tmp";
+  errno = 0;
+  std::ofstream file(temporary);
+  file << to_yaml(config_);
+  file.close();
+  if (!file) fail_to_write(std::generic_category().message(errno));
+  std::error_code error;
+  fs::rename(temporary, path, error);
+  if (error) fail_to_write(error.message());
 }
 
 }  // namespace caravan

@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <csignal>
 #include <vector>
 
@@ -12,37 +11,50 @@
 namespace caravan {
 namespace {
 
-// Signal handlers can reach nothing but statics.
-std::atomic<SignalRequest> pending{SignalRequest::none};
-static_assert(std::atomic<SignalRequest>::is_always_lock_free);
+constexpr timespec kLookInterval = {.tv_sec = 0, .tv_nsec = 200'000'000};  // for the request to end
 
-extern "C" void on_save_and_stop(int) {
-  if (pending.exchange(SignalRequest::save_and_stop) == SignalRequest::save_and_stop) {
-    _exit(static_cast<int>(ExitCode::interrupted));
-  }
-}
+constexpr std::chrono::seconds kSecondRequest{2};  // sooner, it is the first one again
 
-extern "C" void on_save(int) {
-  SignalRequest none = SignalRequest::none;
-  pending.compare_exchange_strong(none, SignalRequest::save);
+sigset_t watched_signals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGUSR1);
+  sigaddset(&signals, SIGUSR2);
+  return signals;
 }
 
 }  // namespace
 
-void install_signal_handlers() {
-  struct sigaction action {};
-  action.sa_flags = SA_RESTART;
-  action.sa_handler = on_save_and_stop;
-  sigaction(SIGUSR1, &action, nullptr);
-  action.sa_handler = on_save;
-  sigaction(SIGUSR2, &action, nullptr);
+SignalWatch::SignalWatch() {
+  const sigset_t signals = watched_signals();
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  thread_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
 }
 
-SignalRequest take_signal_request(Communicator& world) {
-  // Takes a `save` away; a stop stays pending, so that the next USR1 is the second one. Either way
-  // `mine` ends up as what was pending.
+void SignalWatch::watch(const std::stop_token& stop) {
+  const sigset_t signals = watched_signals();
+  while (!stop.stop_requested()) {
+    const int signal = sigtimedwait(&signals, nullptr, &kLookInterval);
+    if (signal > 0) receive(signal);
+  }
+}
+
+void SignalWatch::receive(int signal) {
+  const auto now = std::chrono::steady_clock::now();
+  if (signal == SIGUSR2) {
+    SignalRequest none = SignalRequest::none;
+    pending_.compare_exchange_strong(none, SignalRequest::save);
+  } else if (pending_.exchange(SignalRequest::save_and_stop) != SignalRequest::save_and_stop) {
+    stop_asked_ = now;
+  } else if (now - stop_asked_ >= kSecondRequest) {
+    _exit(static_cast<int>(ExitCode::interrupted));
+  }
+}
+
+SignalRequest SignalWatch::take(Communicator& world) {
+  // Takes a `save` away and leaves a stop; either way `mine` ends up as what was pending.
   SignalRequest mine = SignalRequest::save;
-  pending.compare_exchange_strong(mine, SignalRequest::none);
+  pending_.compare_exchange_strong(mine, SignalRequest::none);
   std::vector<SignalRequest> all(static_cast<size_t>(world.size()));
   world.all_gather(&mine, all.data(), sizeof(mine));
   return *std::ranges::max_element(all);

@@ -1,7 +1,15 @@
 // What a scheduler or a person asks of a running job: USR1 save a checkpoint and stop, USR2 save
-// and go on. The handlers only set flags; a second USR1 ends the process at once, which harms no
-// checkpoint. (mpirun passes both on immediately; Slurm sends them with --signal.)
+// and go on. A second USR1, two seconds later or more, ends the process at once, which harms no
+// checkpoint; sooner it is the same request, delivered twice, as when a signal goes to a launcher
+// that passes it on and to its whole process group. (Slurm sends them with --signal.)
+//
+// There is no signal handler: oneDNN's generated code keeps live data below the stack pointer,
+// which a handler's frame would overwrite. The signals are blocked and a thread waits for them.
 #pragma once
+
+#include <atomic>
+#include <chrono>
+#include <thread>
 
 #include "runtime/communicator.h"
 
@@ -9,11 +17,25 @@ namespace caravan {
 
 enum class SignalRequest : uint8_t { none = 0, save = 1, save_and_stop = 2 };
 
-// From now on the two signals are requests. Call once, before other threads start.
-void install_signal_handlers();
+class SignalWatch {
+ public:
+  // Blocks the signals for this thread and all that it starts from now on: make it first.
+  SignalWatch();
+  ~SignalWatch() = default;
+  SignalWatch(const SignalWatch&) = delete;
+  SignalWatch& operator=(const SignalWatch&) = delete;
 
-// The strongest request that any rank has got since the last call; the same on all ranks.
-// Collective over the world.
-SignalRequest take_signal_request(Communicator& world);
+  // The strongest request that any rank has got since the last call; the same on all ranks. A
+  // request to stop stays. Collective over the world.
+  SignalRequest take(Communicator& world);
+
+ private:
+  void watch(const std::stop_token& stop);
+  void receive(int signal);
+
+  std::atomic<SignalRequest> pending_{SignalRequest::none};
+  std::chrono::steady_clock::time_point stop_asked_;  // when the first USR1 came
+  std::jthread thread_;                               // last: it uses the above
+};
 
 }  // namespace caravan

@@ -16,17 +16,18 @@ struct TrainRequest {
   std::string config_path;
   std::vector<std::string> overrides;
   std::string dump_pass;
+  bool allow_config_change = false;
 };
 
 void train(const TrainRequest& request) {
-  install_signal_handlers();
+  SignalWatch signals;
   MpiSession mpi;
   const Config config = load_config(request.config_path, request.overrides);
-  GraphObserver observer;
+  TrainerOptions options{.allow_config_change = request.allow_config_change};
   if (!request.dump_pass.empty() && mpi.world().rank() == 0) {
-    observer = graph_dumper("update", request.dump_pass, std::cout);
+    options.observer = graph_dumper("update", request.dump_pass, std::cout);
   }
-  const bool is_done = Trainer(config, mpi, observer).run();
+  const bool is_done = Trainer(config, mpi, signals, options).run();
   mpi.finish();
   if (!is_done) throw Error(ExitCode::interrupted, "saved and stopped; start again to go on");
 }
@@ -41,6 +42,8 @@ void add_train_command(CLI::App& app) {
   command->add_option("overrides", request->overrides, "section.key=value");
   command->add_option("--dump-graph", request->dump_pass,
                       "print the update program's graph after a pass, then train");
+  command->add_flag("--allow-config-change", request->allow_config_change,
+                    "resume although data, seed, batch or optimizer changed");
   command->callback([request] { train(*request); });
 }
 

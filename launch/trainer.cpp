@@ -1,13 +1,12 @@
 #include "launch/trainer.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "absl/strings/str_format.h"
 #include "launch/process_memory.h"
-#include "launch/run_folder.h"
 #include "launch/run_state.h"
-#include "launch/signals.h"
 #include "optim/lr_schedule.h"
 #include "runtime/error.h"
 #include "runtime/rng.h"
@@ -61,20 +60,20 @@ RankGroup rank_group(Communicator& world) {
 
 }  // namespace
 
-Trainer::Trainer(const Config& config, MpiSession& mpi, const GraphObserver& observer)
-    : config_(with_data_vocabulary(config)), mpi_(mpi) {
-  validate(config_, mpi.world().size());
-  const bool is_first = mpi.world().rank() == 0;
-  if (is_first) prepare_run_folder(config_);
+Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
+                 const TrainerOptions& options)
+    : config_(with_data_vocabulary(config)), signals_(signals), options_(options) {
+  Communicator& world = mpi.world();
+  validate(config_, world.size());
+  const bool is_first = world.rank() == 0;
+  if (is_first) folder_ = std::make_unique<RunFolder>(config_);
+  data_ =
+      std::make_unique<DataFeed>(config_, make_mesh(config_, world.size()).with_rank(world.rank()));
   session_ = std::make_unique<Session>(
-      config_, mpi, SessionOptions{.observer = observer, .host_bytes = feed_bytes(config_)});
+      config_, mpi,
+      SessionOptions{.observer = options.observer, .host_bytes = feed_bytes(config_)});
   group_ = rank_group(session_->world());
-  if (is_first) {
-    console_ = std::make_unique<Console>(console_options(config_.log.logging_steps));
-    if (!config_.log.report_to.empty()) {
-      metrics_ = std::make_unique<MetricsFile>(metrics_path(config_));
-    }
-  }
+  if (is_first) console_ = std::make_unique<Console>(console_options(config_.log.logging_steps));
   run_id_ = from_first_rank(session_->world(),
                             absl::StrFormat("%016x", static_cast<uint64_t>(unix_seconds() * 1e6)));
 }
@@ -95,9 +94,9 @@ bool Trainer::run() {
 
 void Trainer::begin() {
   std::string path;
-  if (session_->is_first_rank()) {
+  if (folder_) {
     std::vector<std::string> warnings;
-    path = checkpoint_to_resume(config_, warnings);
+    path = folder_->checkpoint_to_resume(warnings);
     for (const std::string& text : warnings) console_->warn(text, text);
   }
   path = from_first_rank(session_->world(), path);
@@ -107,23 +106,55 @@ void Trainer::begin() {
   } else {
     resume(path);
   }
-  data_ = std::make_unique<DataFeed>(config_, session_->mesh(), step_);
+  data_->start(step_);
+  session_->world().barrier();  // nothing failed anywhere: now the folder may change
+  if (!folder_) return;
+  folder_->save_config();
+  if (config_.log.report_to.empty()) return;
+  metrics_ = std::make_unique<MetricsFile>(metrics_path(config_));
+  if (!path.empty() && step_ < config_.train.max_steps) metrics_->resume(step_);
 }
 
 void Trainer::resume(const std::string& path) {
+  if (console_) console_->line(absl::StrFormat("resuming from %s", path));
   CheckpointReader checkpoint(path);
-  load_persistent(session_->plan(), session_->mesh(), session_->arena(), checkpoint);
   const CheckpointHeader& header = checkpoint.manifest().header;
-  step_ = last_saved_step_ = header.step;
+  check_changes(header);
+  load_persistent(session_->plan(), session_->mesh(), session_->arena(), checkpoint);
+  step_ = header.step;
   tokens_ = header.tokens;
   run_id_ = header.run_id;
   last_checkpoint_ = path;
   if (const auto loss = header.scalars.find("loss"); loss != header.scalars.end()) {
     train_loss_ = loss->second;
   }
-  if (!session_->is_first_rank()) return;
-  console_->line(absl::StrFormat("resuming from %s", path));
-  if (metrics_ && step_ < config_.train.max_steps) metrics_->resume(step_);
+}
+
+// Another model is refused. Other data or another optimizer is another run from here on: only when
+// somebody says so. The number of steps and whatever changes no result may change.
+void Trainer::check_changes(const CheckpointHeader& header) const {
+  const auto saved = header.texts.find("config");
+  if (saved == header.texts.end()) return;
+  for (const ConfigChange& change :
+       changed_keys(parse_config(saved->second, "the checkpoint's configuration"), config_)) {
+    const auto in = [&](std::string_view prefix) { return change.path.starts_with(prefix); };
+    const std::string what =
+        absl::StrFormat("%s was %s when the checkpoint was saved and is %s now", change.path,
+                        change.before, change.after);
+    const bool is_of_start =
+        change.path == "model.initializer_range" || change.path == "model.max_position_embeddings";
+    if (in("model.") && !is_of_start) {
+      throw checkpoint_error(
+          what + "; that is another model: change it back, or choose another output_dir");
+    }
+    const bool is_of_run = in("optimizer.") || (in("data.") && !in("data.validation")) ||
+                           in("train.seed") || in("train.global_batch_size");
+    if (!is_of_run) continue;
+    if (!options_.allow_config_change) {
+      throw config_error(what + "; change it back, or pass --allow-config-change");
+    }
+    if (console_) console_->warn(change.path, what);
+  }
 }
 
 void Trainer::show_start() const {
@@ -245,7 +276,7 @@ double Trainer::evaluate() {
 }
 
 bool Trainer::save_when_due() {
-  const SignalRequest request = take_signal_request(session_->world());
+  const SignalRequest request = signals_.take(session_->world());
   const int64_t every = config_.checkpoint.save_steps;
   const bool is_due = is_last_step() || (every > 0 && step_ % every == 0);
   if (is_due || request != SignalRequest::none) save();
@@ -270,7 +301,6 @@ void Trainer::save() {
   request.save_total_limit = config_.checkpoint.save_total_limit;
   const SavedCheckpoint saved = save_checkpoint(request, group_);
   last_checkpoint_ = saved.path;
-  last_saved_step_ = step_;
   if (!console_) return;
   for (const std::string& text : saved.warnings) console_->warn(text, text);
   console_->line(absl::StrFormat("step %d | saved %s (%s)", step_, saved.path,
@@ -303,7 +333,7 @@ void Trainer::show_summary() const {
   console_->line(absl::StrFormat(
       "next: look into it with  build/caravan ckpt show %s\n"
       "      train on with      build/caravan train %s/config.yaml train.max_steps=%d",
-      last_checkpoint_, config_.output_dir, 2 * config_.train.max_steps));
+      last_checkpoint_, config_.output_dir, 2 * std::max(step_, config_.train.max_steps)));
 }
 
 }  // namespace caravan

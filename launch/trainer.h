@@ -10,15 +10,24 @@
 #include "launch/data_feed.h"
 #include "launch/log.h"
 #include "launch/metrics.h"
+#include "launch/run_folder.h"
 #include "launch/session.h"
+#include "launch/signals.h"
 
 namespace caravan {
 
+struct TrainerOptions {
+  GraphObserver observer = {};
+  // Resumes also when keys have changed that make the run another than the uninterrupted one.
+  bool allow_config_change = false;
+};
+
 class Trainer {
  public:
-  // Collective over the world. Everything that can be wrong with a configuration, its data or its
-  // folder is an error here, before step 1.
-  Trainer(const Config& config, MpiSession& mpi, const GraphObserver& observer = {});
+  // Collective over the world. What can be wrong with a configuration, its data or its folder is an
+  // error here or in run(), before step 1.
+  Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
+          const TrainerOptions& options = {});
 
   // False when a signal stopped it before max_steps; everything up to there is saved.
   bool run();
@@ -34,6 +43,7 @@ class Trainer {
 
   void begin();  // resumes, or initialises
   void resume(const std::string& path);
+  void check_changes(const CheckpointHeader& header) const;
   void show_start() const;
   StepResult train_step();
   void report(const StepResult& result);
@@ -47,9 +57,11 @@ class Trainer {
   double eta_seconds() const;
 
   Config config_;
-  MpiSession& mpi_;
-  std::unique_ptr<Session> session_;
+  SignalWatch& signals_;
+  TrainerOptions options_;
+  std::unique_ptr<RunFolder> folder_;  // rank 0
   std::unique_ptr<DataFeed> data_;
+  std::unique_ptr<Session> session_;
   std::unique_ptr<Console> console_;      // rank 0
   std::unique_ptr<MetricsFile> metrics_;  // rank 0
   RankGroup group_;
@@ -58,7 +70,6 @@ class Trainer {
   int64_t step_ = 0;    // steps done
   int64_t tokens_ = 0;  // trained on, over all ranks
   std::string last_checkpoint_;
-  int64_t last_saved_step_ = -1;
   std::optional<double> train_loss_;
   std::optional<double> validation_loss_;
   int64_t steps_here_ = 0;  // by this process

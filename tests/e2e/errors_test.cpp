@@ -99,6 +99,64 @@ TEST_F(Errors, OutputFolderNotWritable) {
   expect_error("output_dir=/dev/null/run", 2, {"/dev/null/run", "choose another"});
 }
 
+// What a finished run must be safe from.
+class Resuming : public Errors {
+ protected:
+  void SetUp() override {
+    const ProcessResult first = bench_->train("kept", "train.max_steps=2 checkpoint.save_steps=1");
+    ASSERT_EQ(first.exit_code, 0) << first.output;
+  }
+
+  void expect_refused(const std::string& overrides, int exit_code,
+                      const std::vector<std::string>& parts) {
+    const ProcessResult result = bench_->train("kept", "train.max_steps=4 " + overrides);
+    EXPECT_EQ(result.exit_code, exit_code) << result.output;
+    const std::string line = error_line(result.output);
+    for (const std::string& part : parts) {
+      EXPECT_NE(line.find(part), std::string::npos) << "no '" << part << "' in: " << line;
+    }
+    EXPECT_EQ(bench_->losses("kept").size(), 2u);
+    std::ifstream config(bench_->path("kept") + "/config.yaml");
+    const std::string text{std::istreambuf_iterator<char>(config), {}};
+    EXPECT_NE(text.find("num_hidden_layers: 2"), std::string::npos) << text;
+  }
+};
+
+TEST_F(Resuming, AnotherModelIsRefused) {
+  expect_refused("model.num_hidden_layers=1", 4, {"num_hidden_layers was 2", "is 1 now"});
+  expect_refused("model.num_attention_heads=8 model.num_key_value_heads=4", 4, {"another model"});
+  expect_refused("model.rope_theta=5e5", 4, {"rope_theta"});
+}
+
+TEST_F(Resuming, AnotherRunNeedsAWord) {
+  expect_refused("train.seed=4", 2, {"train.seed was 3", "--allow-config-change"});
+  const ProcessResult allowed =
+      bench_->train("kept", "train.max_steps=3 train.seed=4 --allow-config-change");
+  EXPECT_EQ(allowed.exit_code, 0) << allowed.output;
+  EXPECT_EQ(bench_->losses("kept").size(), 3u);
+}
+
+TEST_F(Resuming, AnOlderCheckpointIsNotMixedWithNewerOnes) {
+  expect_refused(
+      "checkpoint.resume_from_checkpoint=" + bench_->path("kept") + "/checkpoints/step-00000001", 2,
+      {"step-00000001 is older", "choose another output_dir"});
+}
+
+TEST_F(Resuming, NothingReadableIsNoNewStart) {
+  for (const char* step : {"step-00000001", "step-00000002"}) {
+    std::filesystem::remove(bench_->path("kept") + "/checkpoints/" + step + "/manifest.json");
+  }
+  expect_refused("", 4, {"no checkpoint", "manifest.json"});
+}
+
+TEST_F(Resuming, TwoProcessesDoNotShareAFolder) {
+  const std::string lock = "flock " + bench_->path("kept") + "/lock ";
+  const ProcessResult second =
+      run_caravan("train " + bench_->path("kept") + "/config.yaml train.max_steps=4", 0, lock);
+  EXPECT_EQ(second.exit_code, 2) << second.output;
+  EXPECT_NE(error_line(second.output).find("another process trains"), std::string::npos);
+}
+
 // Rank 0 finds the mistake while the others wait for it.
 TEST_F(Errors, AllRanksAreGoneSoon) {
   const ProcessResult result = bench_->train("never", "output_dir=/dev/null/run", 2);

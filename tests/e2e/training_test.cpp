@@ -88,6 +88,19 @@ TEST_F(Training, SignalSavesAndStops) {
   EXPECT_EQ(resumed, train("unsignalled", one_more, 2));
 }
 
+// Signals find the process in generated code that no handler may interrupt.
+TEST_F(Training, AStormOfSignalsHarmsNothing) {
+  const std::string storm =
+      "for i in $(seq 60); do sleep 0.05; pkill -USR2 -f " + bench_->path("stormy") + "; done & ";
+  const ProcessResult result = run_caravan(
+      "train " + bench_->path("tiny.yaml") + " output_dir=" + bench_->path("stormy") +
+          " data.train=" + bench_->path("data") + " data.validation= train.max_steps=200",
+      0, storm);
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_NE(result.output.find("| saved"), std::string::npos);
+  EXPECT_EQ(bench_->losses("stormy"), train("calm", "train.max_steps=200"));
+}
+
 TEST_F(Training, ResumesInAnotherLayout) {
   const std::vector<double> uninterrupted = train("one-layout");
   train("layouts", "train.max_steps=2 parallel.zero=1", 2);
