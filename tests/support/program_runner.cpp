@@ -201,6 +201,7 @@ void ProgramRunner::write(const Value& value, void* data, const HostTensor& glob
         "'%s' is %s, the tensor %s", value.name, to_string(value.global_shape),
         to_string(global.shape));
   const HostTensor local = cut(global, value.placement, mesh_);
+  if (local.size() == 0) return;  // nothing of it is here
   backend_->copy_in(data, local.words.data(), 4 * local.size());
 }
 
@@ -222,7 +223,9 @@ void ProgramRunner::run(const std::string& program, const HostTensors& global_in
 void ProgramRunner::record(const std::string& label, const Value& value, const void* data) {
   Part part{label, value.global_shape, local_box(value.global_shape, value.placement, mesh_), {}};
   part.local = zeros(part.box.extent, value.dtype);
-  backend_->copy_out(part.local.words.data(), data, 4 * part.local.size());
+  if (part.local.size() > 0) {
+    backend_->copy_out(part.local.words.data(), data, 4 * part.local.size());
+  }
   parts_.push_back(std::move(part));
 }
 
