@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
-#include <optional>
 
 #include "runtime/error.h"
 #include "runtime/passes/plan_memory.h"
@@ -234,10 +234,13 @@ class Picture {
     const std::string with_bytes = absl::StrFormat("%s, %s", block.name, format_bytes(block.bytes));
     if (!block.name.ends_with(']')) return {with_bytes, block.name};  // a bucket, a workspace
     const std::string without_type = block.name.substr(0, block.name.rfind(' '));
-    const size_t op = without_type.rfind(' ');
-    const size_t last_scope = without_type.rfind('.', op);
-    return {with_bytes, block.name, without_type, without_type.substr(last_scope + 1),
-            without_type.substr(op + 1)};
+    const std::string op = without_type.substr(without_type.rfind(' ') + 1);
+    const size_t last_scope = without_type.rfind('.', without_type.size() - op.size()) + 1;
+    std::vector<std::string> labels = {with_bytes, block.name, without_type};
+    const bool has_name = std::isalpha(static_cast<unsigned char>(without_type[last_scope])) != 0;
+    if (has_name) labels.push_back(without_type.substr(last_scope));  // not the number of a layer
+    labels.push_back(op);
+    return labels;
   }
 
   // The longest text that fits into the rectangle, upright where it is narrow and tall.
