@@ -103,6 +103,7 @@ TEST_F(Errors, OutputFolderNotWritable) {
 class Resuming : public Errors {
  protected:
   void SetUp() override {
+    std::filesystem::remove_all(bench_->path("kept"));
     const ProcessResult first = bench_->train("kept", "train.max_steps=2 checkpoint.save_steps=1");
     ASSERT_EQ(first.exit_code, 0) << first.output;
   }
