@@ -38,6 +38,9 @@ constexpr double kWantedHeldOut = 16;
 constexpr int64_t kMinCutBytes = 1024;
 
 void check_options(const BuildOptions& options) {
+  if (options.output.empty()) {
+    throw config_error("--output: the name is empty: give the folder to make");
+  }
   if (options.vocab_size < 260 || options.vocab_size > 1 << 20) {
     throw config_error(absl::StrFormat(
         "--vocab-size: %d is not in 260..1048576 (256 bytes and 3 control tokens are always in it)",

@@ -13,6 +13,8 @@
 #include <cstring>
 #include <set>
 
+#include "data/hdf5_superblock.h"
+
 namespace caravan {
 namespace {
 
@@ -38,6 +40,14 @@ hid_t file_type(Hdf5Type type) {
 
 std::string errno_text(int number) {
   return absl::StrFormat("%s (errno %d)", std::strerror(number), number);
+}
+
+// Before anything else is asked of the library. A file that could not be closed, because the disk
+// is full, stays half open in it, and its handler at exit would crash on that. We close all that
+// can be closed ourselves, so nothing is left to the handler.
+void prepare_library() {
+  // H5dont_atexit();  // says no when called again
+  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
 
 // The innermost reason on the library's error stack.
@@ -113,7 +123,7 @@ std::string_view name(Hdf5Type type) { return kTypeNames[static_cast<size_t>(typ
 Hdf5Writer::Hdf5Writer(const std::string& path, ExitCode error_code)
     : path_(path), error_code_(error_code) {
   const Fail fail{path_, error_code_};
-  H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  prepare_library();
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   // The latest format checksums all of its own structures. Threshold 1: small arrays are aligned
   // too, so that a mapped dataset can be used in place.
@@ -229,42 +239,6 @@ void Hdf5Writer::close() {
 }
 
 // ---------------------------------------------------------------------------------------- reading
-
-namespace {
-
-constexpr size_t kSuperblockBytes = 48;
-
-uint64_t little_endian(const unsigned char* bytes) {
-  uint64_t value = 0;
-  for (int i = 7; i >= 0; --i) value = value << 8 | bytes[i];
-  return value;
-}
-
-// Version 3 is the only one whose structures are all checksummed; the readers of older versions can
-// be crashed by a file. So this runs before the library sees anything.
-// Layout: signature 8, version 1, offset size 1, length size 1, flags 1, base address 8, extension
-// address 8, end of file 8, root group 8, checksum 4 (HDF5 File Format Specification 3.0, II.A).
-void check_superblock(const unsigned char* block, size_t size, int64_t file_size,
-                      const Fail& fail) {
-  constexpr unsigned char kSignature[] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
-  if (size < kSuperblockBytes || std::memcmp(block, kSignature, sizeof(kSignature)) != 0) {
-    fail("not an HDF5 file (no signature at its start)");
-  }
-  if (block[8] != 3) {
-    fail(absl::StrFormat("HDF5 superblock version %d; only version 3 (libver='latest') is read",
-                         block[8]));
-  }
-  if (block[9] != 8 || block[10] != 8 || little_endian(block + 12) != 0) {
-    fail("damaged HDF5 superblock");
-  }
-  if (block[11] != 0) fail("was not closed by its writer: the file is incomplete");
-  if (little_endian(block + 28) != static_cast<uint64_t>(file_size)) {
-    fail(absl::StrFormat("has %d bytes where its header says %d: truncated or damaged", file_size,
-                         little_endian(block + 28)));
-  }
-}
-
-}  // namespace
 
 // Walks over all objects once and fills the reader's maps.
 struct Hdf5Walk {
@@ -416,10 +390,12 @@ Hdf5Reader::Hdf5Reader(const std::string& path, ExitCode error_code)
       fail("not a regular file");
     }
     file_size_bytes_ = status.st_size;
-    unsigned char block[kSuperblockBytes] = {};
+    unsigned char block[kHdf5SuperblockBytes] = {};
     const ssize_t size = ::pread(file_descriptor_, block, sizeof(block), 0);
-    check_superblock(block, size < 0 ? 0 : static_cast<size_t>(size), file_size_bytes_, fail);
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+    const std::span<const unsigned char> read(block, size < 0 ? 0 : static_cast<size_t>(size));
+    const std::string problem = superblock_problem(read, file_size_bytes_);
+    if (!problem.empty()) fail(problem);
+    prepare_library();
     H5PLset_loading_state(0);  // no plugin is ever loaded for a file
     const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
     H5Pset_file_locking(access.get(), false, true);

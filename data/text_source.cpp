@@ -78,10 +78,20 @@ class InputFile {
     int code = Z_OK;
     const char* reason = gzerror(file_, &code);
     if (count < 0 || (count == 0 && code != Z_OK && code != Z_STREAM_END)) fail(code, reason);
+    check_compressed();
     return count > 0;
   }
 
  private:
+  // zlib passes on as it is what does not begin like gzip.
+  void check_compressed() const {
+    if (!path_.ends_with(kGzipSuffix) || gzdirect(file_) == 0) return;
+    throw data_error(
+        absl::StrFormat("%s: is not gzip: compress it again, or rename it without %s if it is "
+                        "plain text",
+                        path_, kGzipSuffix));
+  }
+
   [[noreturn]] void fail(int code, const char* reason) const {
     if (code == Z_ERRNO) reason = std::strerror(errno);
     throw data_error(absl::StrFormat("%s: cannot read (damaged or cut off?): %s", path_, reason));

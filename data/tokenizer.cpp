@@ -14,6 +14,7 @@ namespace caravan {
 namespace {
 
 constexpr size_t kMaxModelBytes = size_t{256} << 20;
+constexpr int kFixedTokens = 256 + 3;  // bytes; unknown, bos and eos
 constexpr size_t kPieceBytes = size_t{256} << 10;
 // SentencePiece writes a space as U+2581, so that a U+2581 of the text would come back as a space.
 constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
@@ -36,20 +37,27 @@ std::unordered_map<std::string, std::string> training_options(int vocab_size) {
           {"minloglevel", "4"}};
 }
 
-// SentencePiece names the largest possible vocabulary at the end of its reason; 0 when it does not.
-int largest_vocabulary(const std::string& reason) {
-  const size_t at = reason.rfind("<= ");
-  const bool too_high = reason.find("Vocabulary size too high") != std::string::npos;
-  return too_high && at != std::string::npos ? std::atoi(reason.c_str() + at + 3) : 0;
+// The number after the last `before` in a reason of SentencePiece that speaks of `problem`; else 0.
+int number_in(const std::string& reason, const char* problem, std::string_view before) {
+  const size_t at = reason.rfind(before);
+  const bool found = reason.find(problem) != std::string::npos && at != std::string::npos;
+  return found ? std::atoi(reason.c_str() + at + before.size()) : 0;
 }
 
 Error training_error(const std::string& reason, int vocab_size) {
-  const int largest = largest_vocabulary(reason);
+  const int largest = number_in(reason, "Vocabulary size too high", "<= ");
   if (largest > 0) {
     return data_error(absl::StrFormat(
         "tokenizer: the text is too small for a vocabulary of %d; it allows at most %d: add text "
         "or pass --vocab-size %d",
         vocab_size, largest, largest));
+  }
+  const int needed = number_in(reason, "smaller than required_chars", " vs ");
+  if (needed > kFixedTokens) {
+    return data_error(absl::StrFormat(
+        "tokenizer: the text has %d different characters, which with %d bytes and control tokens "
+        "do not fit into a vocabulary of %d: pass --vocab-size %d or more",
+        needed - kFixedTokens, kFixedTokens, vocab_size, needed));
   }
   return data_error("tokenizer: training failed: " + reason);
 }

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <limits>
 #include <memory>
 
 #include "absl/strings/str_format.h"
@@ -23,6 +24,9 @@ namespace {
 
 namespace fs = std::filesystem;
 using Clock = std::chrono::steady_clock;
+
+// An unsigned option alone would take -1 as 2^64 - 1, and what is too large as the largest number.
+const CLI::Range kSeeds(int64_t{0}, std::numeric_limits<int64_t>::max() - 1);
 
 double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
@@ -78,7 +82,7 @@ class ProgressLine {
   }
 
  private:
-  bool is_terminal_ = isatty(STDERR_FILENO) != 0;
+  bool is_terminal_ = isatty(STDERR_FILENO) != 0 && terminal_moves_cursor();
   bool shown_ = false;
   BuildStage stage_ = BuildStage::counting;
   Clock::time_point stage_begin_;
@@ -155,7 +159,8 @@ void add_build(CLI::App& data) {
                    "share of the documents that is held out")
       ->capture_default_str();
   command->add_option("--seed", options.seed, "chooses which documents are held out")
-      ->capture_default_str();
+      ->capture_default_str()
+      ->check(kSeeds);
   command->add_flag("--json", arguments->json, "print data.json instead of a summary");
   command->callback([arguments] { build(arguments->options, arguments->json); });
 }
@@ -257,7 +262,9 @@ void add_show(CLI::App& data) {
   command->add_option("--sequence-len", options->sequence_len, "tokens per sample")
       ->capture_default_str()
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 24));
-  command->add_option("--seed", options->seed, "train.seed of the run")->capture_default_str();
+  command->add_option("--seed", options->seed, "train.seed of the run")
+      ->capture_default_str()
+      ->check(kSeeds);
   command->add_option("--tokenizer", options->tokenizer, "the .model file, if it is elsewhere");
   command->add_flag("--attend-across-documents", options->attend_across_documents,
                     "as data.attend_across_documents");

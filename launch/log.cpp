@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstdlib>
+#include <string_view>
 
 #include "runtime/error.h"
 
@@ -45,6 +46,7 @@ int terminal_columns(int descriptor) {
 // mpirun gives its processes a terminal of its own making, also when it writes to a file itself.
 // What counts is where mpirun writes; on other machines than its own, nobody watches.
 int watched_columns() {
+  if (!terminal_moves_cursor()) return 0;
   if (!std::getenv("OMPI_COMM_WORLD_RANK")) return terminal_columns(STDOUT_FILENO);
   const std::string path = absl::StrFormat("/proc/%d/fd/1", getppid());
   const int descriptor = open(path.c_str(), O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
@@ -55,6 +57,11 @@ int watched_columns() {
 }
 
 }  // namespace
+
+bool terminal_moves_cursor() {
+  const char* type = std::getenv("TERM");
+  return !type || std::string_view(type) != "dumb";
+}
 
 std::string format_count(int64_t count) {
   std::string digits = std::to_string(count);

@@ -1,6 +1,7 @@
 // What people see of a run, on rank 0: the table at the start, a line per step, warnings.
-// On a terminal the step line is one live line, in colour unless NO_COLOR is set; elsewhere, whole
-// lines: the first step, then every logging_steps, and the last. One thread.
+// On a terminal the step line is one live line, in colour unless NO_COLOR is set; elsewhere, and
+// where TERM is dumb, whole lines: the first step, then every logging_steps, and the last. One
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +32,10 @@ struct ConsoleOptions {
   std::function<double()> seconds_now;  // any origin, never backwards
 };
 
-// Looks at standard output, its width and NO_COLOR.
+// False for TERM=dumb: such a terminal shows control sequences as they are.
+bool terminal_moves_cursor();
+
+// Looks at standard output, its width, TERM and NO_COLOR.
 ConsoleOptions console_options(int64_t logging_steps);
 
 class Console {

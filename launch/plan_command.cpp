@@ -5,12 +5,13 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
 #include <nlohmann/json.hpp>
 
-#include "data/token_file.h"
+#include "launch/data_feed.h"
 #include "launch/machine.h"
 #include "launch/nearest_name.h"
 #include "launch/process_memory.h"
@@ -48,6 +49,12 @@ std::string in_units(double value, std::string_view units) {
 
 constexpr std::string_view kCounts = " kMBT";     // of things
 constexpr std::string_view kFlops = " kMGTPEZY";  // SI
+
+// Bytes that are moved may be more than an int64_t holds.
+std::string traffic(double bytes) {
+  if (bytes < 0x1p62) return format_bytes(static_cast<int64_t>(bytes));
+  return absl::StrFormat("%.3g EiB", bytes / 0x1p60);
+}
 
 void expect_known(const char* what, const std::string& given,
                   const std::vector<std::string>& known) {
@@ -135,9 +142,9 @@ void print_work(const PlanView& view, std::ostream& out) {
   print_row(out, "program", {"runs a step", "flops a run", "bytes a run"});
   for (const Program& program : view.run.programs) {
     const Cost cost = cost_of(program);
-    print_row(out, program.name,
-              {count(runs_per_step(view, program)), in_units(cost.flops, kFlops),
-               format_bytes(static_cast<int64_t>(cost.bytes))});
+    print_row(
+        out, program.name,
+        {count(runs_per_step(view, program)), in_units(cost.flops, kFlops), traffic(cost.bytes)});
   }
   print_row(out, "a step", {"", in_units(flops_per_step(view), kFlops), ""});
 }
@@ -149,10 +156,8 @@ void print_collectives(const PlanView& view, std::ostream& out) {
     const std::vector<CollectiveSummary> summary = summarize_collectives(program.graph);
     if (summary.empty()) print_row(out, program.name, {"-", "-", "-"});
     for (const CollectiveSummary& one : summary) {
-      print_row(
-          out, program.name,
-          {count(one.calls), count(one.tensors), format_bytes(static_cast<int64_t>(one.bytes))},
-          one.name);
+      print_row(out, program.name, {count(one.calls), count(one.tensors), traffic(one.bytes)},
+                one.name);
     }
   }
 }
@@ -194,10 +199,8 @@ nlohmann::ordered_json to_json(const PlanView& view, const Program& program) {
                                  {"traffic_bytes", cost.bytes}};
   json["collectives"] = nlohmann::ordered_json::array();
   for (const CollectiveSummary& one : summarize_collectives(program.graph)) {
-    json["collectives"].push_back({{"name", one.name},
-                                   {"calls", one.calls},
-                                   {"tensors", one.tensors},
-                                   {"bytes", static_cast<int64_t>(one.bytes)}});
+    json["collectives"].push_back(
+        {{"name", one.name}, {"calls", one.calls}, {"tensors", one.tensors}, {"bytes", one.bytes}});
   }
   return json;
 }
@@ -231,7 +234,10 @@ MemoryReport report_for(const PlanView& view, int ranks_on_node) {
                                           .ranks_on_node = ranks_on_node,
                                           .system = read_system_memory()});
   return memory_report(view.run.layout, view.run.programs,
-                       {.limit = limit, .host = {{"libraries and code", resident_bytes()}}});
+                       {.limit = limit,
+                        .host = {{"libraries and code", resident_bytes()}},
+                        .zero = static_cast<int>(view.config.parallel.zero),
+                        .dp = view.run.mesh.size(Axis::dp)});
 }
 
 // The workspace of kernels depends on the number of threads, so the plan does.
@@ -276,6 +282,14 @@ void check_view(const PlanView& view, std::ostream& out) {
   if (!problem.empty()) out << "\ndoes not fit on this machine: " << problem << "\n";
 }
 
+bool has_token_file(const std::string& source) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  return fs::exists(
+      fs::is_directory(source, ignored) ? fs::path(source) / "train.h5" : fs::path(source),
+      ignored);
+}
+
 }  // namespace
 
 GraphObserver graph_dumper(const std::string& program, const std::string& pass, std::ostream& out) {
@@ -290,17 +304,13 @@ GraphObserver graph_dumper(const std::string& program, const std::string& pass, 
 }
 
 Config with_vocabulary(Config config) {
-  if (config.model.vocab_size > 0) return config;
   const std::string& source = config.data.train.at(0).path;
-  try {
-    config.model.vocab_size = TokenFile(token_file_path(source, "train")).vocabulary().size;
-  } catch (const Error& error) {
-    throw config_error(absl::StrFormat(
-        "model.vocab_size is not given and data.train has none to offer (%s); give it: "
-        "model.vocab_size=N",
-        error.what()));
-  }
-  return config;
+  if (has_token_file(source)) return with_data_vocabulary(std::move(config));
+  if (config.model.vocab_size > 0) return config;
+  throw config_error(absl::StrFormat(
+      "model.vocab_size is not given and data.train has none to offer (there is no token file at "
+      "%s); give it: model.vocab_size=N",
+      printable(source)));
 }
 
 void print_plan(const PlanRequest& request, std::ostream& out) {

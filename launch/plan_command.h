@@ -32,7 +32,8 @@ void print_plan(const PlanRequest& request, std::ostream& out);
 // program; `pass` is one of those that launch/pipeline.h names.
 GraphObserver graph_dumper(const std::string& program, const std::string& pass, std::ostream& out);
 
-// `config` with the vocabulary of its first training source when it gives none itself.
+// `config` with the vocabulary of its first training source when it gives none itself. A config
+// error when it has none either, or has more tokens than `config` says.
 Config with_vocabulary(Config config);
 
 }  // namespace caravan

@@ -81,11 +81,7 @@ std::string hint(const std::string& key, const ReadPlace& place,
 }  // namespace
 
 Format<int64_t> integer(int64_t least, int64_t most) {
-  constexpr int64_t kUnbounded = 1'000'000'000'000'000;
-  const std::string words = most == kUnbounded
-                                ? absl::StrFormat("an integer of at least %d", least)
-                                : absl::StrFormat("an integer from %d to %d", least, most);
-  return {.words = words,
+  return {.words = absl::StrFormat("an integer from %d to %d", least, most),
           .read = [least, most](const YamlNode& node) -> std::optional<int64_t> {
             if (!is_plain(node)) return {};
             const auto value = parse_integer(node.text);
@@ -105,11 +101,12 @@ Format<double> real(double least, double most) {
 }
 
 Format<double> positive_real() {
-  return {.words = "a number above 0",
+  constexpr double kMost = 1e30;  // a float holds it and what it is multiplied by
+  return {.words = absl::StrFormat("a number above 0 and at most %g", kMost),
           .read = [](const YamlNode& node) -> std::optional<double> {
             if (!is_plain(node)) return {};
             const auto value = parse_real(node.text);
-            return value && *value > 0 ? value : std::nullopt;
+            return value && *value > 0 && *value <= kMost ? value : std::nullopt;
           },
           .write = [](const double& value) { return yaml_scalar(shortest(value)); }};
 }

@@ -146,8 +146,12 @@ class TreeBuilder : public YAML::EventHandler {
   void open(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
             YamlNode::Kind kind) {
     begin(mark, tag, anchor);
-    if (expects_key())
-      refuse(place(mark), "a list or a map cannot be a key; is a ']' or '}' missing?");
+    // The parser takes an unclosed list that begins a value of the command line for a key, too.
+    if (expects_key()) {
+      refuse(place(mark), kind == YamlNode::Kind::sequence
+                              ? "a list is not closed (add ']'), or stands where a key must"
+                              : "a map is not closed (add '}'), or stands where a key must");
+    }
     if (frames_.size() >= kYamlMaxDepth) {
       refuse(place(mark), absl::StrFormat("nested more than %d deep", kYamlMaxDepth));
     }
@@ -291,6 +295,10 @@ YamlNode load_yaml(const std::string& path) {
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) {
     refuse(path, "is a folder; give a configuration file in it");
+  }
+  // Reading a pipe could wait forever, on one rank and not on another.
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error)) {
+    refuse(path, "is a pipe or a device; write the configuration to a file and give that");
   }
   std::ifstream file(path, std::ios::binary);
   if (!file) {

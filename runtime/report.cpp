@@ -133,6 +133,50 @@ class Table {
   std::string text_;
 };
 
+// Bytes by MemoryCategory: where what stays exceeds the limit by itself, without what a step needs.
+std::array<int64_t, kNumMemoryCategories> bytes_to_save(const MemoryReport& report,
+                                                        bool batch_matters) {
+  auto bytes = report.persistent_bytes;
+  for (size_t i = 0; batch_matters && i < bytes.size(); ++i) bytes[i] += report.peak_bytes[i];
+  return bytes;
+}
+
+// The key that makes a category smaller; "" when only a smaller model does.
+std::string key_for(MemoryCategory category, const MemoryReport& report) {
+  const bool has_peers = report.dp > 1;
+  switch (category) {
+    case MemoryCategory::optimizer:
+      return has_peers && report.zero < 1 ? "parallel.zero=1" : "";
+    case MemoryCategory::gradients:
+      return has_peers && report.zero < 2 ? "parallel.zero=2" : "";
+    case MemoryCategory::activations:
+      return "a smaller train.micro_batch_size or data.sequence_len";
+    case MemoryCategory::communication:
+      return "a smaller parallel.bucket_bytes";
+    case MemoryCategory::workspace:
+      return "fewer runtime.threads or a smaller train.micro_batch_size";
+    case MemoryCategory::weights:
+      return "";
+  }
+  throw internal_error("unknown memory category");
+}
+
+// "the largest part is weights, 1.5 GiB: use ..."
+std::string advice(const MemoryReport& report) {
+  const int64_t fixed = report.process_bytes() - report.programs[report.largest_program].plan_bytes;
+  const bool batch_matters = fixed < report.limit->bytes;
+  const auto bytes = bytes_to_save(report, batch_matters);
+  const auto most = std::ranges::max_element(bytes);
+  const auto category = static_cast<MemoryCategory>(most - bytes.begin());
+  std::string fix = key_for(category, report);
+  if (fix.empty()) {
+    fix = "a smaller model (model.hidden_size, model.num_hidden_layers)";
+    if (batch_matters) fix += ", a smaller train.micro_batch_size";
+  }
+  return absl::StrFormat("the largest part is %s, %s: use %s, or a higher limit", name(category),
+                         format_bytes(*most), fix);
+}
+
 }  // namespace
 
 double MemoryReport::ProgramUse::ratio() const {
@@ -149,7 +193,8 @@ int64_t MemoryReport::process_bytes() const {
 MemoryReport memory_report(const PersistentLayout& layout, std::span<const Program> programs,
                            const ReportOptions& options) {
   check(!programs.empty(), "a report needs a program");
-  MemoryReport report{.host = options.host, .limit = options.limit};
+  MemoryReport report{
+      .host = options.host, .limit = options.limit, .zero = options.zero, .dp = options.dp};
   for (size_t i = 0; i < layout.entries.size(); ++i) {
     const bool is_last = i + 1 == layout.entries.size();
     const int64_t end = is_last ? layout.bytes : layout.entries[i + 1].offset;
@@ -177,15 +222,9 @@ std::string to_string(const MemoryReport& report) { return Table(report).text();
 std::string over_limit(const MemoryReport& report) {
   if (!report.limit || report.process_bytes() <= report.limit->bytes) return "";
   const int64_t needed = report.process_bytes(), limit = report.limit->bytes;
-  // Smaller batches shrink only what lives inside a step.
-  const int64_t fixed = needed - report.programs[report.largest_program].plan_bytes;
-  const char* fix =
-      fixed < limit ? "use a smaller train.micro_batch_size or data.sequence_len, or a higher limit"
-                    : "weights and optimizer alone exceed it: use parallel.zero=1 or 2 with more "
-                      "ranks (parallel.dp), a smaller model, or a higher limit";
   return absl::StrFormat("a rank needs %s, the memory limit is %s (%s), over by %s; %s",
                          format_bytes(needed), format_bytes(limit), report.limit->source,
-                         format_bytes(needed - limit), fix);
+                         format_bytes(needed - limit), advice(report));
 }
 
 void check_limit(const MemoryReport& report) {

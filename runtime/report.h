@@ -23,6 +23,9 @@ struct ReportOptions {
   std::optional<MemoryLimit> limit = {};  // absent: the table ends with the sum
   std::vector<HostMemory> host = {};
   size_t num_largest = 10;
+  // How the plan is shared, for the advice of over_limit: parallel.zero, and ranks of Axis::dp.
+  int zero = 0;
+  int64_t dp = 1;
 };
 
 // Of one rank. The peak is the step of the largest program at which the most bytes are live.
@@ -48,6 +51,8 @@ struct MemoryReport {
   std::vector<Block> largest = {};  // at the peak, the largest first
   std::vector<HostMemory> host = {};
   std::optional<MemoryLimit> limit = {};
+  int zero = 0;
+  int64_t dp = 1;
 
   int64_t process_bytes() const;  // arena and host
 };
@@ -60,7 +65,7 @@ MemoryReport memory_report(const PersistentLayout& layout, std::span<const Progr
 std::string to_string(const MemoryReport& report);
 
 // One line when the process would hold more than the limit, else "": what it needs, the limit and
-// who set it, the difference, what to change.
+// who set it, the difference, the category that takes the most and the key that makes it smaller.
 std::string over_limit(const MemoryReport& report);
 
 // Throws that as a config error. Print the table first.

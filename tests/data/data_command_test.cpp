@@ -94,6 +94,16 @@ TEST_F(DataCommand, UsageErrors) {
   EXPECT_NE(run({"data", "build", "x", "--output", "y", "--vocab-size", "300", "--tokenizer", "z"}),
             0);
   EXPECT_NE(run({"data", "show", "x", "--samples", "0"}), 0);
+  const std::string text = folder_.file("text.jsonl"), out = folder_.file("out");
+  for (const char* seed : {"-1", "18446744073709551616", "1.5", "x"}) {
+    EXPECT_NE(run({"data", "build", text, "--output", out, "--seed", seed}), 0) << seed;
+    EXPECT_NE(run({"data", "show", text, "--seed", seed}), 0) << seed;
+  }
+  expect_contains(message_of(ExitCode::config,
+                             [&] {
+                               run({"data", "build", text, "--output", ""});
+                             }),
+                  {"--output: the name is empty"});
   EXPECT_NE(run({"data"}), 0);
   message_of(ExitCode::data, [&] { run({"data", "show", folder_.file("nothing")}); });
 }

@@ -4,9 +4,13 @@
 
 #include <gtest/gtest.h>
 #include <hdf5.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -107,6 +111,28 @@ void expect_round_trip(const std::string& path) {
   const Hdf5Reader reader(path, ExitCode::data);
   EXPECT_EQ(reader.dataset("x").type, hdf5_type<T>());
   EXPECT_EQ(reader.read_vector<T>("x"), elements);
+}
+
+// The file system refuses all that the library writes; the process still ends as it wants to.
+TEST(Hdf5DeathTest, AFullDiskIsAnErrorAndNoCrash) {
+  std::string folder = (fs::temp_directory_path() / "caravan-test-XXXXXX").string();
+  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  const auto write = [&] {
+    try {
+      Hdf5Writer writer(folder + "/file.h5", ExitCode::checkpoint);
+      writer.create("weights", Hdf5Type::f32, {1 << 20});
+      ::signal(SIGXFSZ, SIG_IGN);
+      const rlimit none{};
+      ::setrlimit(RLIMIT_FSIZE, &none);
+      writer.write<float>("weights", 0, std::vector<float>(1 << 20));
+    } catch (const Error& error) {
+      std::fputs(error.what(), stderr);
+      std::exit(static_cast<int>(error.code()));
+    }
+    std::exit(0);
+  };
+  EXPECT_EXIT(write(), testing::ExitedWithCode(4), "");  // the limit holds for messages as well
+  fs::remove_all(folder);
 }
 
 TEST_F(Hdf5File, EveryTypeComesBack) {

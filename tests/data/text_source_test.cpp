@@ -155,6 +155,16 @@ TEST(TextSource, RefusesADamagedGzipFile) {
   expect_contains(message_of(ExitCode::data, [&] { read_all({path}); }), {path, "cannot read"});
 }
 
+TEST(TextSource, RefusesTextThatOnlyIsNamedGzip) {
+  const DataFolder folder;
+  for (const char* text : {"plain text", ""}) {
+    const std::string path = folder.write("a.txt.gz", text);
+    expect_contains(message_of(ExitCode::data, [&] { read_all({path}); }),
+                    {path + ": is not gzip", "rename it without .gz"});
+  }
+  EXPECT_EQ(read_all({gzip(folder, "a.txt.gz", "text")}), std::vector<std::string>{"text"});
+}
+
 int64_t peak_resident_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);

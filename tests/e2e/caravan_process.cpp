@@ -102,7 +102,7 @@ ProcessResult Workbench::train(const std::string& run, const std::string& overri
 ProcessResult Workbench::train_and_signal(const std::string& run, const std::string& overrides,
                                           const std::string& signal, int num_ranks) const {
   return run_caravan(train_command(run, overrides), num_ranks,
-                     "timeout --preserve-status -s " + signal + " 5");
+                     "timeout --preserve-status -s " + signal + " 3");
 }
 
 std::vector<double> Workbench::losses(const std::string& run) const {

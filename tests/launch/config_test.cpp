@@ -96,16 +96,25 @@ TEST(Config, RefusesDuplicateKeys) {
 
 TEST(Config, SaysWhatAValueShouldBe) {
   EXPECT_EQ(message_with("  warmup_steps: 010\n"),
-            "c.yaml:14:17: optimizer.warmup_steps is '010'; expected an integer of at least 0");
+            "c.yaml:14:17: optimizer.warmup_steps is '010'; expected an integer from 0 to "
+            "1000000000000000");
   EXPECT_EQ(message_with("  warmup_steps: \"10\"\n"),
-            "c.yaml:14:17: optimizer.warmup_steps is the text '10'; expected an integer of at "
-            "least 0");
+            "c.yaml:14:17: optimizer.warmup_steps is the text '10'; expected an integer from "
+            "0 to 1000000000000000");
   EXPECT_EQ(message_with("  weight_decay: [1]\n"),
             "c.yaml:14:17: optimizer.weight_decay is a list: [1]; expected a number from 0 to 100");
   EXPECT_EQ(message_of({"train.max_steps=0"}),
-            "command line: train.max_steps is '0'; expected an integer of at least 1");
+            "command line: train.max_steps is '0'; expected an integer from 1 to "
+            "1000000000000000");
+  EXPECT_EQ(message_of({"train.max_steps=1_000_000_000_000_001"}),
+            "command line: train.max_steps is '1_000_000_000_000_001'; expected an integer from 1 "
+            "to 1000000000000000");
+  EXPECT_EQ(message_of({"optimizer.learning_rate=2e30"}),
+            "command line: optimizer.learning_rate is '2e30'; expected a number above 0 and at "
+            "most 1e+30");
   EXPECT_EQ(message_of({"train.max_steps="}),
-            "command line: train.max_steps is empty; expected an integer of at least 1");
+            "command line: train.max_steps is empty; expected an integer from 1 to "
+            "1000000000000000");
   EXPECT_EQ(message_of({"optimizer.adam_beta1=1.0"}),
             "command line: optimizer.adam_beta1 is '1.0'; expected a number from 0 to 0.999999");
   EXPECT_EQ(message_of({"optimizer.name=sgd"}),

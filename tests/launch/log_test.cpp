@@ -7,6 +7,8 @@
 #include <cmath>
 #include <limits>
 
+#include "tests/launch/messages.h"
+
 namespace caravan {
 namespace {
 
@@ -147,6 +149,17 @@ TEST_F(ConsoleTest, AWideTerminalGetsTheWholeLine) {
   Console console(wide);
   console.step(step(1));
   EXPECT_EQ(written(), "\r" + step_line(step(1)) + "\x1b[K");
+}
+
+TEST_F(ConsoleTest, ADumbTerminalGetsWholeLines) {
+  {
+    const ScopedVariable dumb("TERM", "dumb");
+    EXPECT_FALSE(terminal_moves_cursor());
+    EXPECT_EQ(console_options(10).columns, 0);
+    EXPECT_FALSE(console_options(10).has_colour);
+  }
+  const ScopedVariable full("TERM", "xterm");
+  EXPECT_TRUE(terminal_moves_cursor());
 }
 
 TEST_F(ConsoleTest, WarnsOnceAMinutePerKind) {

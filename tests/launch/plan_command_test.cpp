@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "data/token_file.h"
 #include "tests/launch/messages.h"
 
 namespace caravan {
@@ -127,6 +128,28 @@ TEST_F(Plan, AsksForTheVocabulary) {
   EXPECT_NE(message().find("model.vocab_size=N"), std::string::npos) << message();
   request_.overrides = {"model.vocab_size=96"};
   EXPECT_EQ(message(), "");
+}
+
+TEST_F(Plan, TakesTheVocabularyOfTheData) {
+  const std::string data = folder_ / "train.h5";
+  TokenFileWriter writer(data, {.size = 128, .bos_id = 1, .eos_id = 2, .tokenizer_hash = ""});
+  writer.append(std::vector<int32_t>(100, 3));
+  writer.close();
+  request_.overrides = {"data.train=" + data, "model.vocab_size=127"};
+  EXPECT_NE(message().find("model.vocab_size 127 is less than the 128 tokens of " + data),
+            std::string::npos)
+      << message();
+  request_.overrides[1] = "model.vocab_size=128";
+  EXPECT_EQ(message(), "");
+}
+
+TEST_F(Plan, WritesTrafficThatNoIntegerHolds) {
+  request_.overrides = {"train.micro_batch_size=1048576", "train.global_batch_size=1048576",
+                        "data.sequence_len=16777216", "model.max_position_embeddings=16777216",
+                        "model.hidden_size=1024"};
+  const std::string all = text();
+  EXPECT_EQ(all.find(" -9"), std::string::npos) << all;
+  EXPECT_NE(all.find(" EiB"), std::string::npos) << all;
 }
 
 TEST_F(Plan, DumpsOneGraphAndNothingElse) {

@@ -1,6 +1,8 @@
 // What the strict reader accepts, and that each thing it refuses is named with its place.
 #include "launch/yaml.h"
 
+#include <sys/stat.h>
+
 #include <fstream>
 
 #include "launch/nearest_name.h"
@@ -63,9 +65,9 @@ TEST(Yaml, RefusesWhatConfigurationsDoNotNeed) {
   expect_message("a: 1\nb: 2\na: 3\n",
                  "a.yaml:3:1: duplicate key 'a'; it was given before, remove one");
   expect_message("[1, 2]: 3\n",
-                 "a.yaml:1:1: a list or a map cannot be a key; is a ']' or '}' missing?");
+                 "a.yaml:1:1: a list is not closed (add ']'), or stands where a key must");
   expect_message("? {a: 1}\n: 3\n",
-                 "a.yaml:1:3: a list or a map cannot be a key; is a ']' or '}' missing?");
+                 "a.yaml:1:3: a map is not closed (add '}'), or stands where a key must");
   expect_message("~: 3\n", "a.yaml:1:1: a key is missing; write 'name: value'");
   expect_message("a: !!python/object:os.system 1\n",
                  "a.yaml:1:4: tag 'tag:yaml.org,2002:python/object:os.system' is not supported; "
@@ -80,6 +82,7 @@ TEST(Yaml, RefusesWhatConfigurationsDoNotNeed) {
 
 TEST(Yaml, ExplainsBrokenSyntax) {
   expect_message("a: [1, 2\nb: 3\n", "a.yaml:2:2: a list is not closed; add ']'");
+  expect_message("[1, 2", "a.yaml:1:1: a list is not closed (add ']'), or stands where a key must");
   expect_message("a: {b: 1\nc: 2\n", "a.yaml:2:2: a map is not closed; add '}'");
   expect_message("a: 'x", "a.yaml:1:6: a text is not closed; add the quote");
   expect_message("a: @x\n", "a.yaml:1:4: no value begins like this; put it in quotes");
@@ -151,6 +154,17 @@ TEST(Yaml, DoesNotReplaceInsideWhatWasReplaced) {
                  "a.yaml:1:4: environment variable 'CARAVAN_TEST_TRICKY' contains '${'");
 }
 
+// Opening the pipe would wait for a writer that never comes.
+TEST(Yaml, RefusesWhatIsNoFile) {
+  const TemporaryFolder folder;
+  const std::string pipe = folder / "pipe.yaml";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const std::string fix =
+      ": is a pipe or a device; write the configuration to a file and give that";
+  EXPECT_EQ(config_message([&] { load_yaml(pipe); }), pipe + fix);
+  EXPECT_EQ(config_message([&] { load_yaml("/dev/null"); }), "/dev/null" + fix);
+}
+
 TEST(Yaml, AppliesOverrides) {
   YamlNode root = parse_yaml("a: {b: 1}\nlist: [1]\n", "a.yaml");
   apply_override(root, "a.b=2");
@@ -167,7 +181,7 @@ TEST(Yaml, AppliesOverrides) {
   EXPECT_EQ(config_message([&] { apply_override(root, "list.0=2"); }),
             "command line: 'list.0' goes into a value that is not a section; give the whole value");
   EXPECT_EQ(config_message([&] { apply_override(root, "a.b=[1"); }),
-            "command line: a list or a map cannot be a key; is a ']' or '}' missing?");
+            "command line: a list is not closed (add ']'), or stands where a key must");
 }
 
 TEST(Yaml, EmitsWhatItReadsBack) {

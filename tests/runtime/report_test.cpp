@@ -104,9 +104,9 @@ TEST(MemoryReport, SaysWhatIsMissing) {
       << table;
 }
 
-std::string limit_message(int64_t limit) {
+std::string limit_message(const MemoryReport& report) {
   try {
-    check_limit(small_report(MemoryLimit{limit, "CARAVAN_MEMLIMIT"}));
+    check_limit(report);
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ExitCode::config);
     return error.what();
@@ -115,13 +115,47 @@ std::string limit_message(int64_t limit) {
 }
 
 TEST(MemoryReport, ChecksTheLimit) {
-  EXPECT_EQ(limit_message(25 * kMiB), "");
-  EXPECT_EQ(limit_message(25 * kMiB - 1024),
+  const auto message = [](int64_t limit) {
+    return limit_message(small_report(MemoryLimit{limit, "CARAVAN_MEMLIMIT"}));
+  };
+  EXPECT_EQ(message(25 * kMiB), "");
+  EXPECT_EQ(message(25 * kMiB - 1024),
             "a rank needs 25.0 MiB, the memory limit is 25.0 MiB (CARAVAN_MEMLIMIT), over by 1.0 "
-            "KiB; use a smaller train.micro_batch_size or data.sequence_len, or a higher limit");
-  // 15 MiB would be left with a batch of nothing.
-  EXPECT_NE(limit_message(15 * kMiB).find("parallel.zero"), std::string::npos);
-  EXPECT_NO_THROW(check_limit(small_report({})));
+            "KiB; the largest part is optimizer, 6.0 MiB: use a smaller model (model.hidden_size, "
+            "model.num_hidden_layers), a smaller train.micro_batch_size, or a higher limit");
+  // 15 MiB stay with a batch of nothing.
+  EXPECT_EQ(message(15 * kMiB).find("micro_batch_size"), std::string::npos);
+  EXPECT_EQ(limit_message(small_report({})), "");
+}
+
+TEST(MemoryReport, AdvisesWhatHelps) {
+  MemoryReport report = small_report(MemoryLimit{20 * kMiB, "CARAVAN_MEMLIMIT"});
+  const auto expect = [&](std::string_view part) {
+    const std::string message = limit_message(report);
+    EXPECT_NE(message.find(part), std::string::npos) << part << " is not in: " << message;
+    const bool names_zero = message.find("parallel.zero") != std::string::npos;
+    EXPECT_EQ(names_zero, part.find("parallel.zero") != std::string::npos) << message;
+  };
+  expect("optimizer, 6.0 MiB: use a smaller model");
+  report.dp = 8;
+  expect("optimizer, 6.0 MiB: use parallel.zero=1, or");
+  report.zero = 1;
+  expect("optimizer, 6.0 MiB: use a smaller model");
+  const auto grow = [&](MemoryCategory category, int64_t bytes) {
+    report.peak_bytes[static_cast<size_t>(category)] = bytes;
+  };
+  grow(MemoryCategory::gradients, 7 * kMiB);
+  expect("gradients, 7.0 MiB: use parallel.zero=2, or");
+  report.zero = 2;
+  expect("gradients, 7.0 MiB: use a smaller model");
+  grow(MemoryCategory::activations, 8 * kMiB);
+  expect("activations, 8.0 MiB: use a smaller train.micro_batch_size or data.sequence_len, or");
+  grow(MemoryCategory::workspace, 9 * kMiB);
+  expect("workspace, 9.0 MiB: use fewer runtime.threads");
+  grow(MemoryCategory::communication, 10 * kMiB);
+  expect("communication, 10.0 MiB: use a smaller parallel.bucket_bytes, or");
+  report.limit->bytes = 15 * kMiB;  // a step without anything would be too much
+  expect("optimizer, 6.0 MiB: use a smaller model");
 }
 
 // x (8,4) -> two layers, planned for real: blocks have speaking names and no more bytes than live.
