@@ -46,7 +46,7 @@ std::string errno_text(int number) {
 // is full, stays half open in it, and its handler at exit would crash on that. We close all that
 // can be closed ourselves, so nothing is left to the handler.
 void prepare_library() {
-  // H5dont_atexit();  // says no when called again
+  H5dont_atexit();  // says no when called again
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
 
