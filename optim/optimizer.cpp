@@ -104,8 +104,8 @@ void append_update(Graph& graph, const MicroBatchResult& result, bool accumulate
       b.place(gradient, state_placement(b.graph().value(parameter), settings.zero_stage));
     }
   }
-  const std::vector<Val> clip =
-      b.emit(ClipScale{settings.max_grad_norm}, {squared_norm(b, sums), sums.num_valid});
+  const std::vector<Val> clip = b.emit(ClipScale{settings.max_grad_norm},
+                                       {squared_norm(b, sums), sums.num_valid, sums.loss_sum});
 
   for (const auto& [parameter, gradient] : sums.gradients) {
     const Value value = b.graph().value(parameter);

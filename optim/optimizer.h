@@ -28,7 +28,8 @@ struct MicroBatchResult {
 
 // The last micro-batch of a step, or the only one. Adds what earlier ones accumulated (when
 // `accumulated`), then updates parameters and state.
-//   inputs:  learning_rate (), step () counted from 1, keep () when accumulated
+// When the loss or the norm is not finite, all ranks leave parameters and state as they are.
+//   inputs:  learning_rate (), step (): updates so far with this one, keep () when accumulated
 //   outputs: loss () the mean over all valid tokens of the step, grad_norm () of the mean gradient
 //            before clipping, num_valid ()
 void append_update(Graph& graph, const MicroBatchResult& result, bool accumulated,

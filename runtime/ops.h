@@ -85,11 +85,13 @@ struct Divide {};  // a (), b () -> a / b, and 0 where b is 0
 struct Accumulate {};   // sum, value of one shape, keep () -> keep * sum + value, in place of sum;
                         // keep = 0 forgets whatever sum holds, also NaN
 struct SquaredNorm {};  // any number of values -> () sum of squares over all of them
-// The factor that turns summed gradients into the clipped mean gradient, and the mean's norm.
-struct ClipScale {  // squared_norm (), num_valid () -> scale (), norm ()
+// The factor that turns summed gradients into the clipped mean gradient, and the mean's norm. The
+// factor is NaN where the norm or the loss is not finite.
+struct ClipScale {  // squared_norm (), num_valid (), loss_sum () -> scale (), norm ()
   float max_norm;   // 0: no clipping
 };
 // AdamW with decoupled decay (Loshchilov & Hutter, "Decoupled weight decay regularization").
+// Changes nothing where scale is not finite: every rank has the same scale, so all skip together.
 struct AdamW {  // param, grad, m, v of one shape, scale (), learning_rate (), step () f32 from 1
   float beta1;  //   -> param, m, v, each in place
   float beta2;

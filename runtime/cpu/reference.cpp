@@ -395,7 +395,8 @@ void run(const ClipScale& op, const KernelArgs& args) {
   const double num_valid = scalar(args.inputs[1]);
   const double norm = num_valid == 0 ? 0 : std::sqrt(double{scalar(args.inputs[0])}) / num_valid;
   const double clip = op.max_norm > 0 && norm > op.max_norm ? op.max_norm / norm : 1.0;
-  scalar(args.outputs[0]) = num_valid == 0 ? 0.0f : rounded(clip / num_valid);
+  const bool is_sick = !std::isfinite(norm) || !std::isfinite(scalar(args.inputs[2]));
+  scalar(args.outputs[0]) = is_sick ? NAN : num_valid == 0 ? 0.0f : rounded(clip / num_valid);
   scalar(args.outputs[1]) = rounded(norm);
 }
 
@@ -410,9 +411,11 @@ void run(const AdamW& op, const KernelArgs& args) {
     const double m_hat = m / (1.0 - std::pow(double{op.beta1}, step));
     const double v_hat = v / (1.0 - std::pow(double{op.beta2}, step));
     const double param = args.inputs[0].as<float>()[i] * (1.0 - rate * op.weight_decay);
-    args.outputs[0].as<float>()[i] = rounded(param - rate * m_hat / (std::sqrt(v_hat) + op.eps));
-    args.outputs[1].as<float>()[i] = rounded(m);
-    args.outputs[2].as<float>()[i] = rounded(v);
+    const bool skips = !std::isfinite(scale);
+    const float updated = rounded(param - rate * m_hat / (std::sqrt(v_hat) + op.eps));
+    args.outputs[0].as<float>()[i] = skips ? args.inputs[0].as<float>()[i] : updated;
+    args.outputs[1].as<float>()[i] = skips ? args.inputs[2].as<float>()[i] : rounded(m);
+    args.outputs[2].as<float>()[i] = skips ? args.inputs[3].as<float>()[i] : rounded(v);
   }
 }
 

@@ -74,7 +74,8 @@ void run(const ClipScale& op, const KernelArgs& args, const CpuThreads&) {
     const bool clips = op.max_norm > 0 && norm > op.max_norm;
     scale = (clips ? op.max_norm / norm : 1.0) / num_valid;
   }
-  *args.outputs[0].as<float>() = static_cast<float>(scale);
+  const bool is_sick = !std::isfinite(norm) || !std::isfinite(*args.inputs[2].as<float>());
+  *args.outputs[0].as<float>() = is_sick ? NAN : static_cast<float>(scale);
   *args.outputs[1].as<float>() = static_cast<float>(norm);
 }
 
@@ -85,6 +86,7 @@ void run(const AdamW& op, const KernelArgs& args, const CpuThreads& threads) {
   float* v = args.outputs[2].as<float>();
   const float* grad = args.inputs[1].as<float>();
   const float scale = *args.inputs[4].as<float>();
+  if (!std::isfinite(scale)) return;
   const double rate = *args.inputs[5].as<float>();
   const double step = *args.inputs[6].as<float>();
   const float m_factor = static_cast<float>(rate / (1.0 - std::pow(double{op.beta1}, step)));

@@ -51,14 +51,15 @@ Cost cost(const SquaredNorm&, Specs in, Specs out) {
 }
 
 TensorSpecs infer(const ClipScale&, Specs in, int) {
-  expect_count("clip_scale", in, 2);
-  expect(in[0].shape.empty() && in[1].shape.empty(), "clip_scale", in, "needs two scalars");
+  expect_count("clip_scale", in, 3);
+  const bool scalars = in[0].shape.empty() && in[1].shape.empty() && in[2].shape.empty();
+  expect(scalars, "clip_scale", in, "needs three scalars");
   return {in[0], in[0]};
 }
 
 Gradients backward(const ClipScale&, const BackwardContext&) { not_differentiable("clip_scale"); }
 
-ShardRule shard(const ClipScale&, AxisPlacements) { return all_replicated(2, 2); }
+ShardRule shard(const ClipScale&, AxisPlacements) { return all_replicated(3, 2); }
 
 Cost cost(const ClipScale&, Specs in, Specs out) { return streaming(4, in, out); }
 

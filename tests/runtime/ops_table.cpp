@@ -184,12 +184,16 @@ std::vector<OpEntry> loss_cases() {
 }
 
 std::vector<OpEntry> scalar_cases() {
-  const std::vector<BadInput> no_scalar = {bad(0, f32({1}), "needs two scalars"),
-                                           bad(1, f32({2}), "needs two scalars")};
+  const std::vector<BadInput> no_scalar = {bad(0, f32({1}), "needs three scalars"),
+                                           bad(1, f32({2}), "needs three scalars")};
   return {
       {"fill", Fill{2.5f}, {}, {f32({})}},
       {"divide", Divide{}, {constant({}), positive({})}, {f32({})}, no_scalar},
-      {"clip_scale", ClipScale{0.5f}, {positive({}), positive({})}, {f32({}), f32({})}, no_scalar},
+      {"clip_scale",
+       ClipScale{0.5f},
+       {positive({}), positive({}), positive({})},
+       {f32({}), f32({})},
+       no_scalar},
   };
 }
 

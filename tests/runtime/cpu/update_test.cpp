@@ -35,7 +35,7 @@ TEST(CpuSquaredNorm, ManyValues) {
 TEST(CpuClipScale, ClipsOnlyWhatIsLarger) {
   const auto clip = [](float max_norm, float squared, float num_valid) {
     return check_op(ClipScale{max_norm},
-                    {{scalar(squared), scalar(num_valid)}, {{}, {}}, {}, 1e-6});
+                    {{scalar(squared), scalar(num_valid), scalar(5)}, {{}, {}}, {}, 1e-6});
   };
   EXPECT_FLOAT_EQ(clip(1.0f, 400.0f, 10.0f)[0].at(0), 0.05f);  // norm 2 becomes 1
   EXPECT_FLOAT_EQ(clip(1.0f, 400.0f, 10.0f)[1].at(0), 2.0f);
@@ -60,6 +60,30 @@ TEST(CpuAdamW, InPlaceAtEarlyAndLateSteps) {
   for (const float step : {1.0f, 2.0f, 100000.0f}) {
     check_op(op, adamw_case(1, 1e-3f, step));
     check_op(op, adamw_case(40001, 1e-2f, step));
+  }
+}
+
+// What is not finite must not reach the weights, whichever of loss and gradient shows it.
+TEST(CpuClipScale, NoScaleWithoutAFiniteLossAndNorm) {
+  for (const float max_norm : {0.0f, 1.0f}) {
+    for (const auto& [squared, loss] :
+         {std::pair{NAN, 1.0f}, {INFINITY, 1.0f}, {4.0f, NAN}, {4.0f, INFINITY}}) {
+      const OpCase c{{scalar(squared), scalar(2), scalar(loss)}, {{}, {}}};
+      const auto out = run_kernel(ClipScale{max_norm}, c, 1);
+      EXPECT_TRUE(std::isnan(out[0].at(0))) << squared << " " << loss;
+    }
+  }
+}
+
+TEST(CpuAdamW, ChangesNothingWithoutAFiniteScale) {
+  for (const float scale : {NAN, INFINITY}) {
+    OpCase c = adamw_case(40001, 1e-2f, 3.0f);
+    c.inputs[1].at(77) = NAN;
+    c.inputs[4] = scalar(scale);
+    const auto out = check_op(AdamW{0.9f, 0.95f, 1e-8f, 0.1f}, c);
+    EXPECT_EQ(out[0].words, c.inputs[0].words);
+    EXPECT_EQ(out[1].words, c.inputs[2].words);
+    EXPECT_EQ(out[2].words, c.inputs[3].words);
   }
 }
 
