@@ -184,8 +184,8 @@ std::vector<OpEntry> loss_cases() {
 }
 
 std::vector<OpEntry> scalar_cases() {
-  const std::vector<BadInput> no_scalar = {bad(0, f32({1}), "needs three scalars"),
-                                           bad(1, f32({2}), "needs three scalars")};
+  const std::vector<BadInput> no_scalar = {bad(0, f32({1}), "scalars"),
+                                           bad(1, f32({2}), "scalars")};
   return {
       {"fill", Fill{2.5f}, {}, {f32({})}},
       {"divide", Divide{}, {constant({}), positive({})}, {f32({})}, no_scalar},
