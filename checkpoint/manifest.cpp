@@ -32,6 +32,15 @@ json encode_scalars(const std::map<std::string, double>& scalars) {
   return result;
 }
 
+json encode_series(const std::map<std::string, std::vector<double>>& series) {
+  json result = json::object();
+  for (const auto& [name, values] : series) {
+    json& list = result[name] = json::array();
+    for (const double value : values) list.push_back(encode_scalar(value));
+  }
+  return result;
+}
+
 json encode_file(const FileRecord& file) {
   return {{"name", file.name},
           {"size_bytes", file.size_bytes},
@@ -177,6 +186,7 @@ std::string encode(const Manifest& manifest) {
                      {"layout", header.layout},
                      {"counters", header.counters},
                      {"scalars", encode_scalars(header.scalars)},
+                     {"series", encode_series(header.series)},
                      {"texts", header.texts},
                      {"files", std::move(files)},
                      {"tensors", encode_tensors(manifest.tensors)}};

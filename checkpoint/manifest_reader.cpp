@@ -109,6 +109,15 @@ bool decode_scalar(dom::element element, double& value) {
   return word == "nan" || word == "inf" || word == "-inf";
 }
 
+bool decode_series(dom::element element, std::vector<double>& values) {
+  dom::array list;
+  if (element.get(list) != simdjson::SUCCESS) return false;
+  for (const dom::element entry : list) {
+    if (!decode_scalar(entry, values.emplace_back())) return false;
+  }
+  return true;
+}
+
 DType decode_dtype(const Fields& fields) {
   const std::string text = fields.text("dtype");
   for (const DType dtype : kDTypes) {
@@ -149,6 +158,7 @@ CheckpointHeader decode_header(const Fields& fields) {
           .layout = fields.map<int64_t>("layout", decode_integer),
           .counters = fields.map<int64_t>("counters", decode_integer),
           .scalars = fields.map<double>("scalars", decode_scalar),
+          .series = fields.map<std::vector<double>>("series", decode_series),
           .texts = fields.map<std::string>("texts", decode_text)};
 }
 

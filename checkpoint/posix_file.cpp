@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -83,6 +84,12 @@ std::string read_small_file(const std::string& path, int64_t max_bytes) {
     filled += static_cast<size_t>(done);
   }
   return text;
+}
+
+int64_t available_bytes(const std::string& folder) {
+  struct statvfs status {};
+  if (::statvfs(folder.c_str(), &status) != 0) fail(folder, "cannot ask for free space");
+  return static_cast<int64_t>(status.f_bavail) * static_cast<int64_t>(status.f_frsize);
 }
 
 int64_t file_size_bytes(const std::string& path) {

@@ -18,6 +18,9 @@ std::string publish_folder(const std::string& from, const std::string& to);
 // The whole content of a regular file (not a link) of at most `max_bytes`.
 std::string read_small_file(const std::string& path, int64_t max_bytes);
 
+// Bytes that this user may still write to the file system of a folder.
+int64_t available_bytes(const std::string& folder);
+
 // Bytes of a regular file (not a link).
 int64_t file_size_bytes(const std::string& path);
 

@@ -53,18 +53,20 @@ uint32_t frame_checksum(const std::string& path, int64_t size, std::vector<ByteR
   return crc;
 }
 
-ShardRecord write_shard(Hdf5Writer& writer, const std::string& file, const TensorShard& shard) {
+// next(first_byte, bytes) is where the next bytes of the shard lie.
+template <typename Next>
+ShardRecord write_shard(Hdf5Writer& writer, const std::string& file, const TensorShard& shard,
+                        Next next) {
   const Box box{shard.offset, shard.extent};
   check(lies_inside(box, shard.global_shape), "shard %s of %s leaves its shape %s", to_string(box),
         shard.name, to_string(shard.global_shape));
   writer.create(shard.name, hdf5_type_of(shard.dtype), shard.extent);
   writer.write_attribute(shard.name, "dtype", std::string(name(shard.dtype)));
-  const auto* bytes = static_cast<const char*>(shard.data);
   const int64_t element_bytes = size_bytes(shard.dtype), total = num_elements(shard.extent);
   uint32_t crc = 0;
   for (int64_t first = 0; first < total; first += kChunkBytes / element_bytes) {
     const int64_t count = std::min(total - first, kChunkBytes / element_bytes);
-    const char* chunk = bytes + first * element_bytes;
+    const void* chunk = next(first * element_bytes, count * element_bytes);
     crc = crc32c(chunk, static_cast<size_t>(count * element_bytes), crc);
     writer.write(shard.name, first, count, chunk);
   }
@@ -86,17 +88,27 @@ void compare(const Hdf5Reader& reader, const FileContent& content) {
 
 }  // namespace
 
+int64_t size_bytes(const TensorShard& shard) {
+  return num_elements(shard.extent) * size_bytes(shard.dtype);
+}
+
 RankReport write_rank_file(const std::string& folder, const std::string& name,
-                           std::span<const TensorShard> shards) {
+                           std::span<const TensorShard> shards, const ShardSource& source) {
   RankReport report;
   if (shards.empty()) return report;
   const std::string path = folder + "/" + name;
   Hdf5Writer writer(path, ExitCode::checkpoint);
+  std::vector<std::byte> buffer(source ? kChunkBytes : 0);
   std::vector<ByteRange> ranges;
-  for (const TensorShard& shard : shards) {
-    const ShardRecord record = write_shard(writer, name, shard);
-    const int64_t bytes = num_elements(shard.extent) * size_bytes(shard.dtype);
-    ranges.push_back({record.offset_bytes, record.offset_bytes + bytes});
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const TensorShard& shard = shards[i];
+    const auto next = [&](int64_t first_byte, int64_t bytes) -> const void* {
+      if (!source) return static_cast<const std::byte*>(shard.data) + first_byte;
+      source(i, first_byte, std::span(buffer).first(static_cast<size_t>(bytes)));
+      return buffer.data();
+    };
+    const ShardRecord record = write_shard(writer, name, shard, next);
+    ranges.push_back({record.offset_bytes, record.offset_bytes + size_bytes(shard)});
     report.tensors.push_back({shard.name, shard.dtype, shard.global_shape, {record}});
   }
   writer.close();

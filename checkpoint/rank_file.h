@@ -3,6 +3,7 @@
 // Threads: enters the HDF5 library (see data/hdf5_file.h): one thread at a time.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -22,10 +23,16 @@ struct TensorShard {
   const void* data = nullptr;
 };
 
+int64_t size_bytes(const TensorShard& shard);
+
+// Gives bytes of shard number `shard`, from `first_byte` on. Asked for all bytes in order, once.
+using ShardSource = std::function<void(size_t shard, int64_t first_byte, std::span<std::byte> out)>;
+
 // Writes and makes durable folder/name (which must not exist), at most one shard of each tensor.
+// The bytes come from `source`, or where there is none from the shards' own memory.
 // No shards: writes nothing. Throws checkpoint errors that name path and errno.
 RankReport write_rank_file(const std::string& folder, const std::string& name,
-                           std::span<const TensorShard> shards);
+                           std::span<const TensorShard> shards, const ShardSource& source = {});
 
 // What the manifest says to be in one file.
 struct FileContent {

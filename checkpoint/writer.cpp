@@ -14,10 +14,12 @@ namespace {
 namespace fs = std::filesystem;
 
 std::string temporary_path(const SaveRequest& request) {
-  return request.folder + "/" + temporary_folder_name(request.header.step, request.header.run_id);
+  return request.folder + "/" +
+         temporary_folder_name(request.header.step, request.header.run_id + "-" + request.attempt);
 }
 
-// Each new folder is made durable in its parent, from the outermost one inwards.
+// Each new folder is made durable in its parent, from the outermost one inwards. Other ranks make
+// the same ones.
 void make_folders(const fs::path& folder) {
   std::error_code error;
   if (fs::is_directory(folder, error)) return;
@@ -73,46 +75,18 @@ std::string publish(const SaveRequest& request, const std::string& path,
   }
 }
 
-// Runs `step` on rank 0 and makes its error, if any, the error of all ranks.
-void run_on_root(const RankGroup& group, const std::function<void()>& step) {
-  std::string error;
-  if (group.rank == 0) {
-    try {
-      step();
-    } catch (const std::exception& caught) {
-      error = *caught.what() == '\0' ? "unknown error" : caught.what();
-    }
-  }
-  error = group.broadcast(error);
-  if (!error.empty()) throw checkpoint_error(error);
-}
-
 }  // namespace
 
-RankGroup single_rank() {
-  return {.rank = 0,
-          .num_ranks = 1,
-          .gather = [](const std::string& text) { return std::vector<std::string>{text}; },
-          .broadcast = [](const std::string& text) { return text; }};
-}
-
-std::string begin_save(const SaveRequest& request) {
-  const std::string temporary = temporary_path(request);
-  make_folders(fs::absolute(request.folder));
-  std::error_code error;
-  fs::remove_all(temporary, error);  // what an earlier attempt of this run left
-  if (!error) fs::create_directory(temporary, error);
-  if (error) {
-    throw checkpoint_error(
-        absl::StrFormat("%s: cannot make the folder: %s", temporary, errno_text(error.value())));
-  }
-  return temporary;
+std::string checkpoint_path(const SaveRequest& request) {
+  return request.folder + "/" + step_folder_name(request.header.step);
 }
 
 std::string write_rank(const SaveRequest& request, int rank, int num_ranks) {
   try {
-    return encode(
-        write_rank_file(temporary_path(request), rank_file_name(rank, num_ranks), request.shards));
+    const std::string temporary = temporary_path(request);
+    make_folders(fs::absolute(temporary));
+    return encode(write_rank_file(temporary, rank_file_name(rank, num_ranks), request.shards,
+                                  request.source));
   } catch (const std::exception& error) {
     RankReport failed;
     failed.error = *error.what() == '\0' ? "unknown error" : error.what();
@@ -121,23 +95,13 @@ std::string write_rank(const SaveRequest& request, int rank, int num_ranks) {
 }
 
 SavedCheckpoint commit_save(const SaveRequest& request, std::span<const std::string> reports) {
-  const std::string path = request.folder + "/" + step_folder_name(request.header.step);
+  const std::string path = checkpoint_path(request);
   Manifest manifest;
   const std::string replaced = publish(request, path, reports, manifest);
   sync_folder(request.folder, ExitCode::checkpoint);
   std::error_code ignored;  // a leftover is cleaned at the next start
   if (!replaced.empty()) fs::remove_all(replaced, ignored);
   return {path, total_bytes(manifest), apply_limit(request.folder, request.save_total_limit, path)};
-}
-
-SavedCheckpoint save_checkpoint(const SaveRequest& request, const RankGroup& group) {
-  run_on_root(group, [&] { begin_save(request); });
-  const std::vector<std::string> reports =
-      group.gather(write_rank(request, group.rank, group.num_ranks));
-  SavedCheckpoint saved;
-  run_on_root(group, [&] { saved = commit_save(request, reports); });
-  saved.path = request.folder + "/" + step_folder_name(request.header.step);
-  return saved;
 }
 
 }  // namespace caravan

@@ -90,6 +90,16 @@ int64_t data_parallel_size(const Config& config, int world_size) {
   return dp;
 }
 
+LrSchedule lr_schedule(const Config& config) {
+  const OptimizerConfig& o = config.optimizer;
+  return {.kind = o.lr_scheduler_type,
+          .peak = o.learning_rate,
+          .min_ratio = o.min_lr_ratio,
+          .warmup_steps = o.warmup_steps,
+          .decay_steps = o.decay_steps,
+          .max_steps = config.train.max_steps};
+}
+
 int64_t accumulation_steps(const Config& config, int world_size) {
   const int64_t dp = data_parallel_size(config, world_size);
   validate_batch(config, dp);

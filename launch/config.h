@@ -39,6 +39,7 @@ struct TrainConfig {
   int64_t seed = 1;
   int64_t eval_steps = 0;    // 0: no evaluation while training
   int64_t eval_batches = 0;  // 0: all of the validation data
+  int64_t max_skipped = 10;  // steps in a row whose loss or gradient norm was not finite
 
   bool operator==(const TrainConfig&) const = default;
 };
@@ -89,9 +90,13 @@ struct ResumeFrom {
   bool operator==(const ResumeFrom&) const = default;
 };
 
+enum class OnSaveError : uint8_t { stop, go_on };
+
 struct CheckpointConfig {
-  int64_t save_steps = 0;        // 0: only at the end
-  int64_t save_total_limit = 3;  // the newest that are kept
+  int64_t save_steps = 0;             // 0: only at the end
+  int64_t save_total_limit = 3;       // the newest that are kept
+  std::optional<int64_t> copy_bytes;  // absent: auto, what a save needs if the limit has room
+  OnSaveError on_save_error = OnSaveError::stop;
   ResumeFrom resume_from_checkpoint;
 
   bool operator==(const CheckpointConfig&) const = default;
@@ -133,6 +138,8 @@ void validate(const Config& config, int world_size);
 
 // dp with `auto` resolved: world_size. Throws a config error when they disagree.
 int64_t data_parallel_size(const Config& config, int world_size);
+
+LrSchedule lr_schedule(const Config& config);
 
 // Micro steps per step on every rank: global_batch_size / (micro_batch_size * dp).
 int64_t accumulation_steps(const Config& config, int world_size);

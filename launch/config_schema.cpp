@@ -85,6 +85,8 @@ Keys<TrainConfig> train_keys() {
       key("seed", &C::seed, integer(0), "of all random numbers"),
       key("eval_steps", &C::eval_steps, integer(0), "steps between evaluations; 0: none"),
       key("eval_batches", &C::eval_batches, integer(0), "global batches of one; 0: all the data"),
+      key("max_skipped", &C::max_skipped, integer(0),
+          "updates skipped in a row (loss or gradient norm not finite) before the run ends"),
   };
 }
 
@@ -165,6 +167,12 @@ Keys<CheckpointConfig> checkpoint_keys() {
       key("save_steps", &C::save_steps, integer(0),
           "steps between checkpoints; 0: at the end only"),
       key("save_total_limit", &C::save_total_limit, integer(1), "how many of the newest are kept"),
+      key("copy_bytes", &C::copy_bytes, or_auto(byte_size(true)),
+          "per process: copies at most this of a checkpoint to go on while it is written; auto: "
+          "all, if the memory limit has room"),
+      key("on_save_error", &C::on_save_error,
+          choice<OnSaveError>({{"stop", OnSaveError::stop}, {"continue", OnSaveError::go_on}}),
+          "when a checkpoint cannot be written"),
       key("resume_from_checkpoint", &C::resume_from_checkpoint, resume_format(),
           "auto: the newest of output_dir, if any; false: start anew"),
   };

@@ -105,6 +105,8 @@ std::string step_line(const StepMetrics& m) {
   line += " | mem " + memory_text(m.memory_bytes, m.memory_limit_bytes);
   line += " | eta " + format_duration(m.eta_seconds);
   if (m.skipped_steps > 0) line += absl::StrFormat(" | skip %d", m.skipped_steps);
+  if (is_spike(m.loss_z)) line += absl::StrFormat(" | loss spike %+.1fz", *m.loss_z);
+  if (is_spike(m.grad_norm_z)) line += absl::StrFormat(" | gnorm spike %+.1fz", *m.grad_norm_z);
   return line;
 }
 
@@ -145,7 +147,8 @@ void Console::table(const std::vector<std::pair<std::string, std::string>>& rows
 }
 
 void Console::step(const StepMetrics& metrics) {
-  const bool is_edge = !has_shown_step_ || metrics.step == metrics.max_steps;
+  const bool is_edge = !has_shown_step_ || metrics.step == metrics.max_steps ||
+                       is_spike(metrics.loss_z) || is_spike(metrics.grad_norm_z);
   if (options_.columns == 0) {
     if (is_edge || metrics.step % options_.logging_steps == 0) put(step_line(metrics) + "\n");
     has_shown_step_ = true;

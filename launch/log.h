@@ -1,7 +1,7 @@
 // What people see of a run, on rank 0: the table at the start, a line per step, warnings.
 // On a terminal the step line is one live line, in colour unless NO_COLOR is set; elsewhere, and
-// where TERM is dumb, whole lines: the first step, then every logging_steps, and the last. One
-// thread.
+// where TERM is dumb, whole lines: the first step, then every logging_steps, and the last; spikes
+// always. One thread.
 #pragma once
 
 #include <cstdint>

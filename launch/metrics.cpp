@@ -27,6 +27,8 @@ bool ends_inside_line(int descriptor) {
 
 }  // namespace
 
+bool is_spike(const std::optional<double>& z) { return z && *z >= kSpike; }
+
 std::string metrics_line(const StepMetrics& m) {
   constexpr double kGiB = 1 << 30;
   Json line = {{"step", m.step},           {"time", m.time_seconds},      {"loss", m.loss},
@@ -35,8 +37,12 @@ std::string metrics_line(const StepMetrics& m) {
   add_if_known(line, "mfu", m.mfu);
   line["mem_gib"] = static_cast<double>(m.memory_bytes) / kGiB;
   add_if_known(line, "data_ms", m.data_ms);
+  add_if_known(line, "save_ms", m.save_ms);
   add_if_known(line, "fwd_ms", m.forward_ms);
   add_if_known(line, "comm_ms", m.comm_ms);
+  add_if_known(line, "loss_z", m.loss_z);
+  add_if_known(line, "grad_norm_z", m.grad_norm_z);
+  if (is_spike(m.loss_z) || is_spike(m.grad_norm_z)) line["spike"] = true;
   if (m.skipped_steps > 0) line["skipped"] = m.skipped_steps;
   return line.dump();
 }

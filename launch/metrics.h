@@ -14,6 +14,9 @@ struct StepMetrics {
   double time_seconds = 0;  // of day, since 1970
   double loss = 0;          // mean over the valid tokens of all ranks
   double grad_norm = 0;     // before clipping
+  // z-scores over the last 128 steps; absent before there are as many.
+  std::optional<double> loss_z;
+  std::optional<double> grad_norm_z;
   double learning_rate = 0;
   int64_t tokens = 0;  // so far, over all ranks
   double step_ms = 0;
@@ -22,11 +25,17 @@ struct StepMetrics {
   int64_t memory_bytes = 0;      // held by this rank
   int64_t memory_limit_bytes = 0;
   std::optional<double> data_ms;  // waiting for data
+  std::optional<double> save_ms;  // waiting for checkpoints
   std::optional<double> forward_ms;
   std::optional<double> comm_ms;  // waiting for communication
   double eta_seconds = 0;
   int64_t skipped_steps = 0;  // so far, for a loss or gradient that was not finite
 };
+
+// From this z-score on, a loss or gradient norm is a spike: about once in a million steps by
+// chance.
+inline constexpr double kSpike = 5;
+bool is_spike(const std::optional<double>& z);
 
 // The line of a step, without the line break. What is not finite or absent is null or left out.
 std::string metrics_line(const StepMetrics& metrics);

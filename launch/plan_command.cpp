@@ -233,11 +233,17 @@ MemoryReport report_for(const PlanView& view, int ranks_on_node) {
   const MemoryLimit limit = memory_limit({.configured_bytes = view.config.runtime.memory_limit,
                                           .ranks_on_node = ranks_on_node,
                                           .system = read_system_memory()});
-  return memory_report(view.run.layout, view.run.programs,
-                       {.limit = limit,
-                        .host = {{"libraries and code", resident_bytes()}},
+  ReportOptions options{.limit = limit,
+                        .host = {{"libraries and code", resident_bytes()},
+                                 {"batches read ahead", feed_bytes(view.config)}},
                         .zero = static_cast<int>(view.config.parallel.zero),
-                        .dp = view.run.mesh.size(Axis::dp)});
+                        .dp = view.run.mesh.size(Axis::dp)};
+  const auto report = [&] { return memory_report(view.run.layout, view.run.programs, options); };
+  const int64_t room = limit.bytes - report().process_bytes();
+  options.host.push_back(
+      {"checkpoint copy",
+       checkpoint_copy_bytes(view.config, view.run, view.run.mesh.with_rank(0), room)});
+  return report();
 }
 
 // The workspace of kernels depends on the number of threads, so the plan does.

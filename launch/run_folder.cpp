@@ -4,6 +4,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -14,6 +15,20 @@
 namespace caravan {
 
 namespace fs = std::filesystem;
+
+namespace {
+
+std::vector<std::string> newest_first(const std::string& folder, const LatestCheckpoint& latest) {
+  if (latest.path.empty()) return {};
+  std::vector<std::string> paths;
+  for (const StepFolder& entry : list_step_folders(folder)) {
+    if (entry.step <= latest.step) paths.push_back(entry.path);
+  }
+  std::ranges::reverse(paths);
+  return paths;
+}
+
+}  // namespace
 
 std::string checkpoints_folder(const Config& config) {
   return (fs::path(config.output_dir) / "checkpoints").string();
@@ -50,7 +65,7 @@ void RunFolder::lock() {
       config_.output_dir));
 }
 
-std::string RunFolder::checkpoint_to_resume(std::vector<std::string>& warnings) const {
+ResumeChoice RunFolder::choose_resume() const {
   const ResumeFrom& resume = config_.checkpoint.resume_from_checkpoint;
   const std::string folder = checkpoints_folder(config_);
   LatestCheckpoint latest = find_latest(folder);
@@ -62,11 +77,10 @@ std::string RunFolder::checkpoint_to_resume(std::vector<std::string>& warnings) 
   }
   switch (resume.kind) {
     case ResumeFrom::Kind::automatic:
-      warnings = std::move(latest.ignored);
-      return latest.path;
+      return {newest_first(folder, latest), std::move(latest.ignored)};
     case ResumeFrom::Kind::path:
       if (latest.path.empty() || read_committed(resume.path).header.step >= latest.step) {
-        return resume.path;
+        return {{resume.path}, {}};
       }
       throw config_error(absl::StrFormat(
           "%s is older than %s, and would mix with it; choose another output_dir to go on from it",
@@ -74,7 +88,7 @@ std::string RunFolder::checkpoint_to_resume(std::vector<std::string>& warnings) 
     case ResumeFrom::Kind::never:
       break;
   }
-  if (latest.path.empty()) return "";
+  if (latest.path.empty()) return {};
   throw config_error(absl::StrFormat(
       "resume_from_checkpoint is false, but %s exists; choose another output_dir, or remove it",
       latest.path));

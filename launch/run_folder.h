@@ -12,6 +12,13 @@ namespace caravan {
 std::string checkpoints_folder(const Config& config);
 std::string metrics_path(const Config& config);
 
+// What training may go on from.
+struct ResumeChoice {
+  // The best first; the others for when that one turns out to be damaged. None: a new start.
+  std::vector<std::string> paths;
+  std::vector<std::string> warnings;  // newer ones that are passed over, and why
+};
+
 class RunFolder {
  public:
   // Makes the folder, locks it and removes what killed saves left. A config error with path and
@@ -21,10 +28,10 @@ class RunFolder {
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
-  // The checkpoint that training starts from, "" for none. Errors, so that nothing is lost: there
-  // are checkpoints, but the configuration says not to use them, or names an older one than the
-  // newest, or none of them can be read. What is passed over is named in `warnings`.
-  std::string checkpoint_to_resume(std::vector<std::string>& warnings) const;
+  // What training starts from. Errors, so that nothing is lost: there are checkpoints, but the
+  // configuration says not to use them, or names an older one than the newest, or none of them can
+  // be read.
+  ResumeChoice choose_resume() const;
 
   // Once nothing can fail any more: the configuration in effect, as config.yaml.
   void save_config() const;

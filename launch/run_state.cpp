@@ -1,6 +1,7 @@
 #include "launch/run_state.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "runtime/error.h"
 #include "runtime/rng.h"
@@ -22,6 +23,18 @@ std::vector<const Value*> saved_values(const RunPlan& run) {
 // Address of what this rank holds of a persistent value. Persistent values own their storage, so
 // a shard begins where the value does.
 std::byte* address(const Arena& arena, const Value& value) { return arena.persistent(value.name); }
+
+// What this rank writes of a value that it holds: nothing when others do. What the data-parallel
+// ranks hold alike they write in equal parts.
+std::optional<Box> box_to_save(const Value& value, const Mesh& mesh) {
+  Placement saved = value.placement;
+  if (saved[Axis::dp] == kReplicate && !value.global_shape.empty()) saved[Axis::dp] = shard(0);
+  const bool is_first_replica = std::ranges::all_of(
+      kAxes, [&](Axis axis) { return saved[axis] != kReplicate || mesh.coordinate(axis) == 0; });
+  Box box = local_box(value.global_shape, saved, mesh);
+  if (!is_first_replica || num_elements(box.extent) == 0) return std::nullopt;
+  return box;
+}
 
 void fill_normal(const Value& value, const Box& box, float* out, uint64_t seed, int num_threads) {
   const RandomStream stream(seed, RandomPurpose::init, stable_hash(value.name));
@@ -68,25 +81,45 @@ void initialize_parameters(const RunPlan& run, const Mesh& mesh, const Arena& ar
 std::vector<TensorShard> shards_to_save(const RunPlan& run, const Mesh& mesh, const Arena& arena) {
   std::vector<TensorShard> shards;
   for (const Value* value : saved_values(run)) {
+    const std::optional<Box> box = box_to_save(*value, mesh);
+    if (!box) continue;
     const Box held = local_box(value->global_shape, value->placement, mesh);
-    Placement saved = value->placement;
-    if (saved[Axis::dp] == kReplicate && !value->global_shape.empty()) saved[Axis::dp] = shard(0);
-    const bool is_first_replica = std::ranges::all_of(
-        kAxes, [&](Axis axis) { return saved[axis] != kReplicate || mesh.coordinate(axis) == 0; });
-    const Box box = local_box(value->global_shape, saved, mesh);
-    if (!is_first_replica || num_elements(box.extent) == 0) continue;
     int64_t skipped = 0;  // elements held before those written: whole rows of dim 0
-    if (!box.extent.empty()) {
-      skipped = (box.offset[0] - held.offset[0]) * (num_elements(box.extent) / box.extent[0]);
+    if (!box->extent.empty()) {
+      skipped = (box->offset[0] - held.offset[0]) * (num_elements(box->extent) / box->extent[0]);
     }
     shards.push_back({.name = value->name,
                       .dtype = value->dtype,
                       .global_shape = value->global_shape,
-                      .offset = box.offset,
-                      .extent = box.extent,
+                      .offset = box->offset,
+                      .extent = box->extent,
                       .data = address(arena, *value) + skipped * size_bytes(value->dtype)});
   }
   return shards;
+}
+
+int64_t bytes_to_save(const RunPlan& run, const Mesh& mesh) {
+  int64_t bytes = 0;
+  for (const Value* value : saved_values(run)) {
+    const std::optional<Box> box = box_to_save(*value, mesh);
+    if (box) bytes += num_elements(box->extent) * size_bytes(value->dtype);
+  }
+  return bytes;
+}
+
+int64_t checkpoint_bytes(const RunPlan& run) {
+  int64_t bytes = 0;
+  for (const Value* value : saved_values(run)) {
+    bytes += num_elements(value->global_shape) * size_bytes(value->dtype);
+  }
+  return bytes;
+}
+
+int64_t checkpoint_copy_bytes(const Config& config, const RunPlan& run, const Mesh& mesh,
+                              int64_t room_bytes) {
+  const int64_t all = bytes_to_save(run, mesh);
+  if (config.checkpoint.copy_bytes) return std::min(*config.checkpoint.copy_bytes, all);
+  return std::clamp<int64_t>(room_bytes, 0, all);
 }
 
 void load_persistent(const RunPlan& run, const Mesh& mesh, const Arena& arena,

@@ -22,6 +22,17 @@ void initialize_parameters(const RunPlan& run, const Mesh& mesh, const Arena& ar
 // empty between steps and not saved. The shards point into the arena (host memory).
 std::vector<TensorShard> shards_to_save(const RunPlan& run, const Mesh& mesh, const Arena& arena);
 
+// Bytes of those shards.
+int64_t bytes_to_save(const RunPlan& run, const Mesh& mesh);
+
+// Bytes of a checkpoint over all ranks, but for the manifest and HDF5's own few kilobytes.
+int64_t checkpoint_bytes(const RunPlan& run);
+
+// Room for the copy of a checkpoint that is being written: what the configuration says, or all that
+// this rank saves as far as `room_bytes` allow.
+int64_t checkpoint_copy_bytes(const Config& config, const RunPlan& run, const Mesh& mesh,
+                              int64_t room_bytes);
+
 // Reads this rank's part of parameters and optimizer state from a checkpoint of any layout.
 // A checkpoint error names the first tensor that is missing or differs in shape.
 void load_persistent(const RunPlan& run, const Mesh& mesh, const Arena& arena,

@@ -128,10 +128,11 @@ Format<std::string> text() {
           .write = [](const std::string& value) { return yaml_string(value); }};
 }
 
-Format<int64_t> byte_size() {
-  return {.words = "a size such as 512MiB or 20GiB",
-          .read = [](const YamlNode& node) -> std::optional<int64_t> {
+Format<int64_t> byte_size(bool may_be_zero) {
+  return {.words = std::string("a size such as 512MiB or 20GiB") + (may_be_zero ? ", or 0" : ""),
+          .read = [may_be_zero](const YamlNode& node) -> std::optional<int64_t> {
             if (node.kind != YamlNode::Kind::scalar) return {};
+            if (may_be_zero && node.text == "0") return 0;
             return parse_bytes(node.text);
           },
           .write = [](const int64_t& value) { return yaml_scalar(exact_bytes(value)); }};

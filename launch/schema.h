@@ -33,7 +33,7 @@ Format<double> real(double least, double most);
 Format<double> positive_real();
 Format<bool> boolean();
 Format<std::string> text();
-Format<int64_t> byte_size();
+Format<int64_t> byte_size(bool may_be_zero = false);
 
 // One of some words; the first word of a value is the one that is written.
 template <typename Value>

@@ -5,6 +5,7 @@
 #include "absl/strings/str_format.h"
 #include "launch/machine.h"
 #include "launch/process_memory.h"
+#include "launch/run_state.h"
 #include "runtime/error.h"
 
 namespace caravan {
@@ -40,12 +41,15 @@ Session::Session(const Config& config, MpiSession& mpi, const SessionOptions& op
       stream_groups_(make_groups(mpi.world(), mesh_)) {
   compare_plans();
   baseline_bytes_ = resident_bytes();
+  const int64_t room = limit_.bytes - memory_report().process_bytes();
+  copy_bytes_ = checkpoint_copy_bytes(config_, plan_, mesh_, room);
   check_limit();
   arena_ = std::make_unique<Arena>(*backend_, plan_.layout, plan_.transient_bytes());
+  copy_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(copy_bytes_));
   for (const Program& program : plan_.programs) {
-    executors_.push_back(std::make_unique<Executor>(program, *backend_, *arena_, mesh_,
-                                                    communicators(stream_groups_, mesh_),
-                                                    ExecutorOptions{.on_node = options.on_node}));
+    executors_.push_back(std::make_unique<Executor>(
+        program, *backend_, *arena_, mesh_, communicators(stream_groups_, mesh_),
+        ExecutorOptions{.on_node = options.on_node, .before_update = options.before_update}));
   }
 }
 
@@ -57,10 +61,11 @@ Executor& Session::executor(std::string_view program) {
 }
 
 MemoryReport Session::memory_report() const {
-  return caravan::memory_report(
-      plan_.layout, plan_.programs,
-      {.limit = limit_,
-       .host = {{"libraries and code", baseline_bytes_}, {"batches read ahead", host_bytes_}}});
+  return caravan::memory_report(plan_.layout, plan_.programs,
+                                {.limit = limit_,
+                                 .host = {{"libraries and code", baseline_bytes_},
+                                          {"batches read ahead", host_bytes_},
+                                          {"checkpoint copy", copy_bytes_}}});
 }
 
 void Session::check_limit() const {

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <memory>
+#include <span>
 #include <string_view>
 #include <vector>
 
@@ -21,7 +22,8 @@ struct SessionOptions {
   GraphObserver observer = {};
   // Bytes that the caller will hold beside the arena (batches, files); counted against the limit.
   int64_t host_bytes = 0;
-  std::function<void(const Node&, double seconds)> on_node = {};
+  std::function<void(const Node&, double seconds)> on_node = {};  // see runtime/executor.h
+  std::function<void()> before_update = {};
 };
 
 class Session {
@@ -45,8 +47,10 @@ class Session {
   Executor& executor(std::string_view program);  // internal error when the run has none
 
   MemoryReport memory_report() const;
-  // What the process should hold at most: arena, libraries and code, host_bytes.
-  int64_t planned_bytes() const { return baseline_bytes_ + host_bytes_ + plan_.arena_bytes(); }
+  // What the process should hold at most: arena, libraries and code, host_bytes, checkpoint copy.
+  int64_t planned_bytes() const { return memory_report().process_bytes(); }
+  // Room for a checkpoint that is being written. Untouched until it is needed.
+  std::span<std::byte> checkpoint_copy() { return {copy_.get(), static_cast<size_t>(copy_bytes_)}; }
 
  private:
   void check_limit() const;
@@ -59,10 +63,12 @@ class Session {
   RunPlan plan_;
   MemoryLimit limit_;
   int64_t host_bytes_;
-  int64_t baseline_bytes_;       // resident before the arena was reserved
+  int64_t baseline_bytes_ = 0;   // resident before the arena was reserved
+  int64_t copy_bytes_ = 0;       // of the checkpoint copy
   ProcessGroups groups_;         // of the main thread
   ProcessGroups stream_groups_;  // of the communication stream
   std::unique_ptr<Arena> arena_;
+  std::unique_ptr<std::byte[]> copy_;
   std::vector<std::unique_ptr<Executor>> executors_;
 };
 

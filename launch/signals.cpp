@@ -2,9 +2,7 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <csignal>
-#include <vector>
 
 #include "runtime/error.h"
 
@@ -51,13 +49,11 @@ void SignalWatch::receive(int signal) {
   }
 }
 
-SignalRequest SignalWatch::take(Communicator& world) {
+SignalRequest SignalWatch::take() {
   // Takes a `save` away and leaves a stop; either way `mine` ends up as what was pending.
   SignalRequest mine = SignalRequest::save;
   pending_.compare_exchange_strong(mine, SignalRequest::none);
-  std::vector<SignalRequest> all(static_cast<size_t>(world.size()));
-  world.all_gather(&mine, all.data(), sizeof(mine));
-  return *std::ranges::max_element(all);
+  return mine;
 }
 
 }  // namespace caravan

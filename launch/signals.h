@@ -9,9 +9,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <thread>
-
-#include "runtime/communicator.h"
 
 namespace caravan {
 
@@ -25,9 +24,8 @@ class SignalWatch {
   SignalWatch(const SignalWatch&) = delete;
   SignalWatch& operator=(const SignalWatch&) = delete;
 
-  // The strongest request that any rank has got since the last call; the same on all ranks. A
-  // request to stop stays. Collective over the world.
-  SignalRequest take(Communicator& world);
+  // The strongest request that this process has got since the last call. A request to stop stays.
+  SignalRequest take();
 
  private:
   void watch(const std::stop_token& stop);

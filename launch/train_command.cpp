@@ -23,7 +23,7 @@ void train(const TrainRequest& request) {
   SignalWatch signals;
   MpiSession mpi;
   const Config config = load_config(request.config_path, request.overrides);
-  TrainerOptions options{.allow_config_change = request.allow_config_change};
+  TrainerOptions options{.resume = {.allow_config_change = request.allow_config_change}};
   if (!request.dump_pass.empty() && mpi.world().rank() == 0) {
     options.observer = graph_dumper("update", request.dump_pass, std::cout);
   }

@@ -6,20 +6,21 @@
 #include <optional>
 #include <string>
 
-#include "checkpoint/writer.h"
 #include "launch/data_feed.h"
 #include "launch/log.h"
 #include "launch/metrics.h"
+#include "launch/resume.h"
 #include "launch/run_folder.h"
+#include "launch/saver.h"
 #include "launch/session.h"
 #include "launch/signals.h"
+#include "launch/training_state.h"
 
 namespace caravan {
 
 struct TrainerOptions {
   GraphObserver observer = {};
-  // Resumes also when keys have changed that make the run another than the uninterrupted one.
-  bool allow_config_change = false;
+  ResumeOptions resume = {};
 };
 
 class Trainer {
@@ -34,26 +35,30 @@ class Trainer {
 
  private:
   struct StepResult {
+    bool is_skipped = false;  // loss or norm is not finite: the update changed nothing
     double loss = 0;
     double grad_norm = 0;
     double learning_rate = 0;
     double seconds = 0;
     double data_seconds = 0;
+    std::optional<double> loss_z = {};  // how unusual they are
+    std::optional<double> grad_norm_z = {};
   };
 
   void begin();  // resumes, or initialises
-  void resume(const std::string& path);
-  void check_changes(const CheckpointHeader& header) const;
+  void open_metrics(bool resumed);
   void show_start() const;
   StepResult train_step();
+  void account(StepResult& result);
   void report(const StepResult& result);
+  void stop_when_sick(const StepResult& result);
   void evaluate_when_due();
   double evaluate();
   bool save_when_due();  // true: a signal asks to stop
-  void save();
+  SignalRequest agree();
   void show_summary() const;
 
-  bool is_last_step() const { return step_ == config_.train.max_steps; }
+  bool is_last_step() const { return state_.step == config_.train.max_steps; }
   double eta_seconds() const;
 
   Config config_;
@@ -64,14 +69,9 @@ class Trainer {
   std::unique_ptr<Session> session_;
   std::unique_ptr<Console> console_;      // rank 0
   std::unique_ptr<MetricsFile> metrics_;  // rank 0
-  RankGroup group_;
-  std::string run_id_;
+  std::unique_ptr<Saver> saver_;
 
-  int64_t step_ = 0;    // steps done
-  int64_t tokens_ = 0;  // trained on, over all ranks
-  std::string last_checkpoint_;
-  std::optional<double> train_loss_;
-  std::optional<double> validation_loss_;
+  TrainingState state_;
   int64_t steps_here_ = 0;  // by this process
   double train_seconds_ = 0;
   double data_seconds_ = 0;

@@ -1,5 +1,6 @@
 #include "runtime/executor.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "absl/strings/str_format.h"
@@ -34,6 +35,22 @@ Executor::Executor(const Program& program, Backend& backend, const Arena& arena,
   for (const Block& block : program.plan.blocks) {
     nodes_[static_cast<size_t>(block.last_step)].freed.push_back(&block);
   }
+  first_update_ = find_first_update();
+}
+
+// An update of a parameter may be a gather of what an earlier node changed in place (ZeRO), but
+// that node changes the moments as well: what counts is the first update of any of them.
+size_t Executor::find_first_update() const {
+  const Graph& graph = program_.graph;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    for (const auto& [persistent, updated] : graph.updates) {
+      if (graph.value(persistent).kind == ValueKind::accumulator) continue;
+      if (std::ranges::find(nodes_[i].node->outputs, updated) != nodes_[i].node->outputs.end()) {
+        return i;
+      }
+    }
+  }
+  return nodes_.size();
 }
 
 void Executor::bind(size_t i, int64_t num_communication) {
@@ -89,9 +106,11 @@ float Executor::output(std::string_view name) const {
 
 void Executor::run() {
   const int64_t communication_before = backend_.communication_count();
-  for (BoundNode& bound : nodes_) {
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    BoundNode& bound = nodes_[i];
+    if (i == first_update_ && options_.before_update) options_.before_update();
     run_node(bound, communication_before);
-    if (!options_.poison_freed || &bound == &nodes_.back()) continue;
+    if (!options_.poison_freed || i + 1 == nodes_.size()) continue;
     for (const Block* block : bound.freed) poison(*block);
   }
   backend_.synchronize();

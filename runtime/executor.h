@@ -20,7 +20,9 @@ using AxisCommunicators = std::array<Communicator*, kNumAxes>;
 struct ExecutorOptions {
   bool poison_freed = kDebugBuild;  // bytes that nobody needs any more become NaN
   // Called after each node with the seconds it took; communication counts where it is waited for.
-  std::function<void(const Node&, double seconds)> on_node;
+  std::function<void(const Node&, double seconds)> on_node = {};
+  // Called once in a run, before the first node that changes a parameter or optimizer state.
+  std::function<void()> before_update = {};
 };
 
 class Executor {
@@ -49,6 +51,7 @@ class Executor {
     std::vector<const Block*> freed;  // last used here
   };
 
+  size_t find_first_update() const;
   void bind(size_t step, int64_t num_communication);
   void run_node(BoundNode& bound, int64_t communication_before);
   void poison(const Block& block) const;
@@ -60,6 +63,7 @@ class Executor {
   AxisCommunicators communicators_;
   ExecutorOptions options_;
   std::vector<BoundNode> nodes_;
+  size_t first_update_;  // of nodes_; their number when none changes parameters or state
 };
 
 }  // namespace caravan

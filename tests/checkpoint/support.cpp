@@ -71,13 +71,14 @@ CheckpointHeader header_of_step(int64_t step) {
           .layout = {{"dp", 2}, {"zero", 1}},
           .counters = {{"sample", step * 7}},
           .scalars = {{"loss", 2.5}},
+          .series = {{"losses", {2.5, 0.1, 1e-300}}, {"none", {}}},
           .texts = {{"model", "family: llama"}}};
 }
 
 SavedCheckpoint save_model(const std::string& folder, const std::vector<TestTensor>& model,
                            int64_t step, int num_ranks, int64_t save_total_limit) {
-  SaveRequest request{folder, header_of_step(step), {}, save_total_limit};
-  begin_save(request);
+  SaveRequest request{
+      .folder = folder, .header = header_of_step(step), .save_total_limit = save_total_limit};
   std::vector<std::string> reports;
   for (int rank = 0; rank < num_ranks; ++rank) {
     request.shards.clear();
