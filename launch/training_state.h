@@ -14,14 +14,14 @@ namespace caravan {
 
 struct TrainingState {
   std::string run_id;
-  int64_t step = 0;            // steps done, those skipped with them
-  int64_t tokens = 0;          // trained on, over all ranks
-  int64_t skipped_steps = 0;   // whose update was skipped
-  int64_t skipped_in_row = 0;  // of them, since the last update
-  std::optional<double> loss;  // of the last step
-  std::optional<double> validation_loss;
-  RollingStatistics losses;
-  RollingStatistics grad_norms;
+  int64_t step = 0;                 // steps done, those skipped with them
+  int64_t tokens = 0;               // trained on, over all ranks
+  int64_t skipped_steps = 0;        // whose update was skipped
+  int64_t skipped_in_row = 0;       // of them, since the last update
+  std::optional<double> loss = {};  // of the last step
+  std::optional<double> validation_loss = {};
+  RollingStatistics losses = {};
+  RollingStatistics grad_norms = {};
 
   int64_t num_updates() const { return step - skipped_steps; }
 };
