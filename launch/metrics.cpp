@@ -53,7 +53,7 @@ MetricsFile::MetricsFile(const std::string& path)
     throw config_error(absl::StrFormat("%s: %s; make output_dir writable, or give another one",
                                        path, std::strerror(errno)));
   }
-  if (ends_inside_line(descriptor_)) append("");
+  inside_line_ = ends_inside_line(descriptor_);
 }
 
 MetricsFile::~MetricsFile() { close(descriptor_); }
@@ -69,15 +69,17 @@ void MetricsFile::resume(int64_t step) {
 }
 
 void MetricsFile::append(std::string line) {
+  if (inside_line_) line.insert(line.begin(), '\n');
   line.push_back('\n');
   ssize_t written;
   do {
     written = write(descriptor_, line.data(), line.size());
   } while (written < 0 && errno == EINTR);
+  if (written > 0) inside_line_ = written != static_cast<ssize_t>(line.size());
+  error_.clear();
   if (written == static_cast<ssize_t>(line.size())) return;
-  const char* reason = written < 0 ? std::strerror(errno) : "the disk is full";
-  throw config_error(
-      absl::StrFormat("%s: %s; free some space, or give another output_dir", path_, reason));
+  error_ = absl::StrFormat("%s: %s; this line is lost", path_,
+                           written < 0 ? std::strerror(errno) : "the disk is full");
 }
 
 }  // namespace caravan

@@ -52,11 +52,17 @@ class MetricsFile {
   void evaluation(int64_t step, double loss);
   void resume(int64_t step);  // of the lines before it, those after `step` no longer count
 
+  // Why the last line could not be written, "" when it was. Such lines are lost: metrics are no
+  // reason to end a run.
+  const std::string& error() const { return error_; }
+
  private:
   void append(std::string line);
 
   std::string path_;
   int descriptor_;
+  bool inside_line_;  // a line without its end stands last
+  std::string error_;
 };
 
 }  // namespace caravan

@@ -67,7 +67,7 @@ Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
                                                .before_update = [this] { saver_->detach(); }});
   if (is_first) console_ = std::make_unique<Console>(console_options(config_.log.logging_steps));
   state_.run_id = new_name(session_->world());
-  saver_ = std::make_unique<Saver>(config_, *session_, console_.get(), state_.run_id);
+  saver_ = std::make_unique<Saver>(config_, *session_, console_.get(), state_.run_id.substr(8));
 }
 
 bool Trainer::run() {
@@ -225,6 +225,7 @@ void Trainer::report(const StepResult& result) {
   m.skipped_steps = state_.skipped_steps;
   console_->step(m);
   if (metrics_) metrics_->step(m);
+  if (metrics_ && !metrics_->error().empty()) console_->warn("metrics", metrics_->error());
   const double share = data_seconds_ / train_seconds_;
   if (steps_here_ >= 10 && share > 0.05) {
     console_->warn("data",

@@ -85,7 +85,7 @@ std::vector<int> all_steps() {
 // Four micro-batches a step, in the middle of the first epoch.
 TEST_F(ExactResume, FromEveryStepWithAccumulation) { expect_exact("", 0, all_steps()); }
 
-// 16 sequences a step of about 140: two borders of epochs lie on the way.
+// 16 sequences a step of 191: the second epoch begins within step 12.
 TEST_F(ExactResume, FromEveryStepOverEpochs) {
   expect_exact(
       "data.sequence_len=64 train.micro_batch_size=16 train.global_batch_size=16 "

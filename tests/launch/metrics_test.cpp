@@ -81,8 +81,10 @@ TEST(Metrics, SaysWhereItCannotWrite) {
   EXPECT_EQ(config_message([] { MetricsFile file("/nowhere/metrics.jsonl"); }),
             "/nowhere/metrics.jsonl: No such file or directory; make output_dir writable, or give "
             "another one");
-  EXPECT_EQ(config_message([] { MetricsFile("/dev/full").resume(1); }),
-            "/dev/full: No space left on device; free some space, or give another output_dir");
+  MetricsFile full("/dev/full");
+  EXPECT_EQ(full.error(), "");
+  full.resume(1);
+  EXPECT_EQ(full.error(), "/dev/full: No space left on device; this line is lost");
 }
 
 }  // namespace
