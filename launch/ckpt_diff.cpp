@@ -1,6 +1,8 @@
 // `caravan ckpt diff`: header, configuration, and tensors of two checkpoints.
+#include <algorithm>
 #include <map>
 #include <ostream>
+#include <set>
 
 #include "absl/strings/str_format.h"
 #include "checkpoint/diff.h"
@@ -104,6 +106,31 @@ std::string diff_tensor(CheckpointReader& a, CheckpointReader& b, const std::str
   return difference.is_same() ? "" : describe(difference);
 }
 
+void diff_tensors(CheckpointReader& a, CheckpointReader& b, std::ostream& out) {
+  std::set<std::string> names;
+  size_t width = 0;
+  for (const CheckpointReader* reader : {&a, &b}) {
+    for (const TensorRecord& tensor : reader->manifest().tensors) {
+      names.insert(tensor.name);
+      width = std::max(width, tensor.name.size());
+    }
+  }
+  out << "tensors\n";
+  int64_t num_different = 0;
+  for (const std::string& tensor : names) {
+    const std::string text = diff_tensor(a, b, tensor);
+    if (text.empty()) continue;
+    ++num_different;
+    out << absl::StrFormat("  %-*s %s", static_cast<int>(width), tensor, text)
+        << std::endl;  // seen while it runs
+  }
+  if (num_different == 0) {
+    out << absl::StrFormat("identical: all %d tensors, bit for bit\n", names.size());
+  } else {
+    out << absl::StrFormat("different: %d of %d tensors\n", num_different, names.size());
+  }
+}
+
 }  // namespace
 
 void diff_checkpoints(const std::string& a, const std::string& b, std::ostream& out) {
@@ -112,23 +139,7 @@ void diff_checkpoints(const std::string& a, const std::string& b, std::ostream& 
   out << absl::StrFormat("A %s\nB %s\n", a, b);
   diff_headers(left.manifest().header, right.manifest().header, out);
   diff_configurations(left.manifest().header, right.manifest().header, out);
-  std::map<std::string, bool> names;
-  for (const CheckpointReader* reader : {&left, &right}) {
-    for (const TensorRecord& tensor : reader->manifest().tensors) names[tensor.name] = true;
-  }
-  out << "tensors\n";
-  int64_t num_different = 0;
-  for (const auto& [tensor, unused] : names) {
-    const std::string text = diff_tensor(left, right, tensor);
-    if (text.empty()) continue;
-    ++num_different;
-    out << absl::StrFormat("  %-36s %s", tensor, text) << std::endl;  // seen while it runs
-  }
-  if (num_different == 0) {
-    out << absl::StrFormat("identical: all %d tensors, bit for bit\n", names.size());
-  } else {
-    out << absl::StrFormat("different: %d of %d tensors\n", num_different, names.size());
-  }
+  diff_tensors(left, right, out);
 }
 
 }  // namespace caravan

@@ -116,9 +116,9 @@ TEST_F(CkptCommand, DiffNamesEveryDifference) {
   const std::string text = diff_output(newest_, save_model(other.path(), model, 3000, 1).path);
   for (const char* part :
        {"step                                 2,000 -> 3,000", "counters.sample", "14000 -> 21000",
-        "f32[37,12] -> f32[37,13]", "layers.0.attention.wk                only in B: bf16[24,10]",
-        "layers.0.attention.wq                only in A", "f32[12] -> i32[12]",
-        "positions                            11 of 11 elements differ, by at most",
+        "f32[37,12] -> f32[37,13]", "layers.0.attention.wk only in B: bf16[24,10]",
+        "layers.0.attention.wq only in A", "f32[12] -> i32[12]",
+        "positions             11 of 11 elements differ, by at most",
         "different: 8 of 8 tensors"}) {
     EXPECT_NE(text.find(part), std::string::npos) << part << "\n" << text;
   }
