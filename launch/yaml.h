@@ -32,6 +32,7 @@ struct YamlNode {
   std::string where{};             // "configs/x.yaml:12:3", or "command line"
   std::vector<YamlNode> items{};   // sequence
   std::vector<YamlEntry> entries;  // map, in the order of the file, keys unique
+  // (No {} after entries: that would need YamlEntry to be complete here.)
 
   const YamlNode* find(std::string_view key) const;  // of a map; null when absent
 };

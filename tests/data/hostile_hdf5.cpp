@@ -111,7 +111,7 @@ void change_header(const std::string& path, const std::string& before, const std
   std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
 }
 
-// A dataset of written elements whose header then says `shape`, as an attacker would write it.
+// A dataset of written elements whose header then says `size`, as an attacker would write it.
 Make forged_shape(uint64_t size) {
   return [=](const std::string& path) {
     constexpr hsize_t kWritten = 0x1234;
