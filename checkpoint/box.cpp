@@ -36,6 +36,14 @@ bool lies_inside(const Box& box, const Shape& shape) {
   return true;
 }
 
+bool overlap(const Box& a, const Box& b) {
+  for (size_t d = 0; d < a.offset.size(); ++d) {
+    if (a.offset[d] >= b.offset[d] + b.extent[d]) return false;
+    if (b.offset[d] >= a.offset[d] + a.extent[d]) return false;
+  }
+  return true;
+}
+
 std::optional<Box> intersect(const Box& a, const Box& b) {
   Box common;
   for (size_t d = 0; d < a.offset.size(); ++d) {

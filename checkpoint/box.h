@@ -16,6 +16,9 @@ std::string to_string(const Box& box);  // "[0:4, 8:16]"
 // Whether the box has the dims of `shape`, no empty dim, and lies inside it. Safe for any numbers.
 bool lies_inside(const Box& box, const Shape& shape);
 
+// Whether two boxes of the same tensor share an element.
+bool overlap(const Box& a, const Box& b);
+
 // What two boxes of the same tensor share; nothing when they do not touch.
 std::optional<Box> intersect(const Box& a, const Box& b);
 

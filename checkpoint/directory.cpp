@@ -45,16 +45,6 @@ bool is_committed(const StepFolder& entry, std::vector<std::string>* problems) {
   }
 }
 
-// Renamed first: a crash in the middle leaves a temporary, never a half checkpoint.
-void delete_checkpoint(const std::string& folder, const StepFolder& entry) {
-  const std::string doomed =
-      folder + "/" + std::string(kTemporaryPrefix) + fs::path(entry.path).filename().string();
-  fs::remove_all(doomed);
-  fs::rename(entry.path, doomed);
-  sync_folder(folder, ExitCode::checkpoint);
-  fs::remove_all(doomed);
-}
-
 }  // namespace
 
 std::string step_folder_name(int64_t step) { return absl::StrFormat("%s%08d", kStepPrefix, step); }
@@ -114,32 +104,52 @@ LatestCheckpoint find_latest(const std::string& folder) {
   return latest;
 }
 
-std::vector<std::string> clean_temporaries(const std::string& folder) {
-  std::vector<std::string> removed;
+std::vector<std::string> list_temporaries(const std::string& folder) {
+  std::vector<std::string> found;
   for (const fs::path& path : subfolders(folder)) {
-    if (!path.filename().string().starts_with(kTemporaryPrefix)) continue;
+    if (path.filename().string().starts_with(kTemporaryPrefix)) found.push_back(path.string());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+std::vector<std::string> clean_temporaries(const std::string& folder) {
+  const std::vector<std::string> found = list_temporaries(folder);
+  for (const std::string& path : found) {
     std::error_code error;
     fs::remove_all(path, error);
     if (error) {
-      throw checkpoint_error(absl::StrFormat("%s: cannot remove this leftover: %s", path.string(),
-                                             errno_text(error.value())));
+      throw checkpoint_error(
+          absl::StrFormat("%s: cannot remove this leftover: %s", path, errno_text(error.value())));
     }
-    removed.push_back(path.string());
   }
-  return removed;
+  return found;
 }
 
-std::vector<std::string> apply_limit(const std::string& folder, int64_t limit,
-                                     const std::string& keep) {
+std::vector<StepFolder> beyond_limit(const std::string& folder, int64_t limit) {
   if (limit <= 0) return {};
   std::vector<StepFolder> committed;
   for (const StepFolder& entry : list_step_folders(folder)) {
     if (is_committed(entry, nullptr)) committed.push_back(entry);
   }
+  committed.resize(committed.size() - std::min(committed.size(), static_cast<size_t>(limit)));
+  return committed;
+}
+
+// Renamed first: a crash in the middle leaves a temporary, never a half checkpoint.
+void delete_checkpoint(const std::string& folder, const StepFolder& entry) {
+  const std::string doomed =
+      folder + "/" + std::string(kTemporaryPrefix) + fs::path(entry.path).filename().string();
+  fs::remove_all(doomed);
+  fs::rename(entry.path, doomed);
+  sync_folder(folder, ExitCode::checkpoint);
+  fs::remove_all(doomed);
+}
+
+std::vector<std::string> apply_limit(const std::string& folder, int64_t limit,
+                                     const std::string& keep) {
   std::vector<std::string> problems;
-  const int64_t num_deleted = static_cast<int64_t>(committed.size()) - limit;
-  for (int64_t i = 0; i < num_deleted; ++i) {
-    const StepFolder& entry = committed[static_cast<size_t>(i)];
+  for (const StepFolder& entry : beyond_limit(folder, limit)) {
     if (fs::path(entry.path).filename() == fs::path(keep).filename()) continue;
     try {
       delete_checkpoint(folder, entry);

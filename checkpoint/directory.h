@@ -42,13 +42,22 @@ struct LatestCheckpoint {
 // The checkpoint of the highest step that read_committed() accepts.
 LatestCheckpoint find_latest(const std::string& folder);
 
+// What crashed saves and deletions left over, or what a process saves or deletes right now.
+std::vector<std::string> list_temporaries(const std::string& folder);
+
 // Removes what crashed saves and deletions left over; says what. To be called at start by one rank,
 // when no other run uses the folder.
 std::vector<std::string> clean_temporaries(const std::string& folder);
 
-// Deletes the oldest committed checkpoints beyond `limit` (0: none), but neither the newest nor
-// `keep`. Folders that are not valid checkpoints are neither counted nor touched. Returns one line
-// for each that could not be deleted.
+// The committed checkpoints beyond the `limit` newest ones (0: none), oldest first. Folders that
+// are not valid checkpoints are neither counted nor listed.
+std::vector<StepFolder> beyond_limit(const std::string& folder, int64_t limit);
+
+// Renames the checkpoint to a temporary, so that a crash leaves no half of it, and removes that.
+void delete_checkpoint(const std::string& folder, const StepFolder& entry);
+
+// Deletes what is beyond the limit, but not `keep`. Returns one line for each that could not be
+// deleted.
 std::vector<std::string> apply_limit(const std::string& folder, int64_t limit,
                                      const std::string& keep);
 

@@ -19,34 +19,8 @@ namespace {
   throw checkpoint_error(absl::StrFormat("%s: %s: %s", path, what, errno_text(number)));
 }
 
-// A descriptor, closed at the end of the scope.
-class Descriptor {
- public:
-  Descriptor(const std::string& path, int flags) {
-    id_ = ::open(path.c_str(), flags | O_CLOEXEC);
-    if (id_ < 0) fail(path, "cannot open");
-  }
-  ~Descriptor() {
-    if (id_ >= 0) ::close(id_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-
-  int get() const { return id_; }
-
- private:
-  int id_;
-};
-
-int64_t regular_size(int descriptor, const std::string& path) {
-  struct stat status {};
-  if (::fstat(descriptor, &status) != 0) fail(path, "cannot stat");
-  if (!S_ISREG(status.st_mode)) throw checkpoint_error(path + ": not a regular file");
-  return status.st_size;
-}
-
 // O_NONBLOCK: opening a FIFO must not wait for a writer.
-constexpr int kReadFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK;
+constexpr int kReadFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 
 }  // namespace
 
@@ -67,22 +41,38 @@ std::string publish_folder(const std::string& from, const std::string& to) {
   fail(to, "cannot rename into place");
 }
 
-std::string read_small_file(const std::string& path, int64_t max_bytes) {
-  const Descriptor file(path, kReadFlags);
-  const int64_t size = regular_size(file.get(), path);
-  if (size > max_bytes) {
-    throw checkpoint_error(
-        absl::StrFormat("%s: %d bytes; at most %d are read", path, size, max_bytes));
+ReadableFile::ReadableFile(const std::string& path) : path_(path) {
+  descriptor_ = ::open(path.c_str(), kReadFlags);
+  if (descriptor_ < 0) fail(path, "cannot open");
+  struct stat status {};
+  if (::fstat(descriptor_, &status) == 0 && S_ISREG(status.st_mode)) {
+    size_bytes_ = status.st_size;
+    return;
   }
-  std::string text(static_cast<size_t>(size), '\0');
-  size_t filled = 0;
-  while (filled < text.size()) {
-    const ssize_t done = ::read(file.get(), text.data() + filled, text.size() - filled);
+  ::close(descriptor_);
+  throw checkpoint_error(path + ": not a regular file");
+}
+
+ReadableFile::~ReadableFile() { ::close(descriptor_); }
+
+void ReadableFile::read(int64_t offset, int64_t count, char* bytes) const {
+  while (count > 0) {
+    const ssize_t done = ::pread(descriptor_, bytes, static_cast<size_t>(count), offset);
     if (done < 0 && errno == EINTR) continue;
-    if (done < 0) fail(path, "cannot read");
-    if (done == 0) throw checkpoint_error(path + ": became shorter while it was read");
-    filled += static_cast<size_t>(done);
+    if (done < 0) fail(path_, "cannot read");
+    if (done == 0) throw checkpoint_error(path_ + ": became shorter while it was read");
+    bytes += done, offset += done, count -= done;
   }
+}
+
+std::string read_small_file(const std::string& path, int64_t max_bytes) {
+  const ReadableFile file(path);
+  if (file.size_bytes() > max_bytes) {
+    throw checkpoint_error(
+        absl::StrFormat("%s: %d bytes; at most %d are read", path, file.size_bytes(), max_bytes));
+  }
+  std::string text(static_cast<size_t>(file.size_bytes()), '\0');
+  file.read(0, file.size_bytes(), text.data());
   return text;
 }
 
@@ -92,8 +82,6 @@ int64_t available_bytes(const std::string& folder) {
   return static_cast<int64_t>(status.f_bavail) * static_cast<int64_t>(status.f_frsize);
 }
 
-int64_t file_size_bytes(const std::string& path) {
-  return regular_size(Descriptor(path, kReadFlags).get(), path);
-}
+int64_t file_size_bytes(const std::string& path) { return ReadableFile(path).size_bytes(); }
 
 }  // namespace caravan

@@ -17,14 +17,6 @@ namespace fs = std::filesystem;
 
 constexpr const char* kRowFormat = "%-10s %15s %9s %11s %6s  %-20s %s\n";
 
-// 1234567 -> "1,234,567"
-std::string grouped(int64_t value) {
-  std::string digits = absl::StrFormat("%d", value);
-  const size_t first = value < 0 ? 1 : 0;
-  for (size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, ",");
-  return digits;
-}
-
 std::string format_age(int64_t seconds) {
   if (seconds < 0) return "-";
   if (seconds < 120) return absl::StrFormat("%ds", seconds);
@@ -52,21 +44,6 @@ std::string format_row(const std::string& path, const Manifest& manifest, int64_
                          fs::path(path).filename().string());
 }
 
-bool is_checkpoint(const fs::path& folder) { return fs::exists(folder / kManifestName); }
-
-// The step folders that the user means.
-std::vector<StepFolder> find_checkpoints(const std::string& run_or_folder) {
-  fs::path path = fs::path(run_or_folder).lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();  // "runs/a/"
-  if (!fs::is_directory(path)) {
-    throw checkpoint_error(path.string() + ": no such folder; give a run's output_dir");
-  }
-  if (is_checkpoint(path)) return {{path.string(), 0}};
-  std::vector<StepFolder> found = list_step_folders((path / "checkpoints").string());
-  if (found.empty()) found = list_step_folders(path.string());
-  return found;
-}
-
 std::string format_time(int64_t unix_time) {
   const std::time_t time = unix_time;
   std::tm parts{};
@@ -87,6 +64,31 @@ void show_tensors(const Manifest& manifest, std::ostream& out) {
 
 }  // namespace
 
+std::string grouped(int64_t value) {
+  std::string digits = absl::StrFormat("%d", value);
+  const size_t first = value < 0 ? 1 : 0;
+  for (size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, ",");
+  return digits;
+}
+
+std::vector<StepFolder> find_checkpoints(const std::string& run_or_folder) {
+  fs::path path = fs::path(run_or_folder).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();  // "runs/a/"
+  if (!fs::is_directory(path)) {
+    throw checkpoint_error(path.string() + ": no such folder; give a run's output_dir");
+  }
+  if (fs::exists(path / kManifestName)) return {{path.string(), 0}};
+  std::vector<StepFolder> found = list_step_folders((path / "checkpoints").string());
+  if (found.empty()) found = list_step_folders(path.string());
+  return found;
+}
+
+void require_checkpoint(const std::string& folder) {
+  if (fs::exists(fs::path(folder) / kManifestName)) return;
+  throw checkpoint_error(absl::StrFormat(
+      "%s: not a checkpoint (no %s); `caravan ckpt ls RUN` lists them", folder, kManifestName));
+}
+
 void list_checkpoints(const std::string& run_or_folder, int64_t unix_time, std::ostream& out) {
   const std::vector<StepFolder> found = find_checkpoints(run_or_folder);
   if (found.empty()) {
@@ -104,11 +106,7 @@ void list_checkpoints(const std::string& run_or_folder, int64_t unix_time, std::
 }
 
 void show_checkpoint(const std::string& checkpoint, bool with_tensors, std::ostream& out) {
-  if (!is_checkpoint(checkpoint)) {
-    throw checkpoint_error(
-        absl::StrFormat("%s: not a checkpoint (no %s); `caravan ckpt ls RUN` lists them",
-                        checkpoint, kManifestName));
-  }
+  require_checkpoint(checkpoint);
   const Manifest manifest = read_committed(checkpoint);
   const CheckpointHeader& header = manifest.header;
   const auto line = [&](std::string_view key, const std::string& value) {
@@ -132,23 +130,65 @@ void show_checkpoint(const std::string& checkpoint, bool with_tensors, std::ostr
   if (with_tensors) show_tensors(manifest, out);
 }
 
-void add_ckpt_command(CLI::App& app) {
-  CLI::App* command = app.add_subcommand("ckpt", "look at checkpoints");
-  command->require_subcommand(1);
+namespace {
 
-  const auto folder = std::make_shared<std::string>();  // CLI11 keeps references to the values
-  CLI::App* list = command->add_subcommand("ls", "list the checkpoints of a run");
+// CLI11 keeps references to the values; the callbacks own them.
+using Text = std::shared_ptr<std::string>;
+
+void add_list(CLI::App& command) {
+  const Text folder = std::make_shared<std::string>();
+  CLI::App* list = command.add_subcommand("ls", "list the checkpoints of a run");
   list->add_option("RUN_OR_DIR", *folder, "output_dir of a run, or a folder of checkpoints")
       ->required();
   list->callback([folder] { list_checkpoints(*folder, std::time(nullptr), std::cout); });
+}
 
-  const auto checkpoint = std::make_shared<std::string>();
+void add_show(CLI::App& command) {
+  const Text checkpoint = std::make_shared<std::string>();
   const auto with_tensors = std::make_shared<bool>(false);
-  CLI::App* show = command->add_subcommand("show", "what one checkpoint holds");
+  CLI::App* show = command.add_subcommand("show", "what one checkpoint holds");
   show->add_option("CKPT", *checkpoint, "folder of one checkpoint")->required();
   show->add_flag("--tensors", *with_tensors, "list every tensor");
   show->callback(
       [checkpoint, with_tensors] { show_checkpoint(*checkpoint, *with_tensors, std::cout); });
+}
+
+void add_verify(CLI::App& command) {
+  const Text folder = std::make_shared<std::string>();
+  CLI::App* verify = command.add_subcommand("verify", "read every byte and name all damage");
+  verify->add_option("CKPT_OR_RUN", *folder, "one checkpoint, or output_dir of a run")->required();
+  verify->callback([folder] { verify_checkpoints(*folder, std::cout); });
+}
+
+void add_diff(CLI::App& command) {
+  const Text a = std::make_shared<std::string>(), b = std::make_shared<std::string>();
+  CLI::App* diff = command.add_subcommand("diff", "what differs between two checkpoints");
+  diff->add_option("A", *a, "folder of one checkpoint")->required();
+  diff->add_option("B", *b, "folder of the other")->required();
+  diff->callback([a, b] { diff_checkpoints(*a, *b, std::cout); });
+}
+
+void add_prune(CLI::App& command) {
+  const Text run = std::make_shared<std::string>();
+  const auto keep = std::make_shared<int64_t>(0);
+  const auto dry_run = std::make_shared<bool>(false);
+  CLI::App* prune = command.add_subcommand("prune", "delete all but the newest checkpoints");
+  prune->add_option("RUN", *run, "output_dir of a run")->required();
+  prune->add_option("--keep", *keep, "how many of the newest stay, at least 1")->required();
+  prune->add_flag("--dry-run", *dry_run, "say what would be deleted, and delete nothing");
+  prune->callback([run, keep, dry_run] { prune_checkpoints(*run, *keep, *dry_run, std::cout); });
+}
+
+}  // namespace
+
+void add_ckpt_command(CLI::App& app) {
+  CLI::App* command = app.add_subcommand("ckpt", "look at checkpoints, compare and prune them");
+  command->require_subcommand(1);
+  add_list(*command);
+  add_show(*command);
+  add_verify(*command);
+  add_diff(*command);
+  add_prune(*command);
 }
 
 }  // namespace caravan

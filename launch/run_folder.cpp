@@ -1,12 +1,9 @@
 #include "launch/run_folder.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <system_error>
 
 #include "absl/strings/str_format.h"
 #include "checkpoint/directory.h"
@@ -46,20 +43,18 @@ RunFolder::RunFolder(const Config& config) : config_(config) {
   clean_temporaries(checkpoints_folder(config_));
 }
 
-RunFolder::~RunFolder() { close(lock_); }
-
 void RunFolder::fail_to_write(const std::string& reason) const {
   throw config_error(absl::StrFormat("cannot write to output_dir '%s': %s; choose another",
                                      config_.output_dir, reason));
 }
 
-// The kernel drops the lock with the process, however that ends.
 void RunFolder::lock() {
-  const std::string path = (fs::path(config_.output_dir) / "lock").string();
-  lock_ = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (lock_ < 0) fail_to_write(std::generic_category().message(errno));
-  if (flock(lock_, LOCK_EX | LOCK_NB) == 0) return;
-  close(lock_);
+  try {
+    lock_.emplace(config_.output_dir);
+  } catch (const std::system_error& error) {
+    fail_to_write(error.code().message());
+  }
+  if (lock_->is_held()) return;
   throw config_error(absl::StrFormat(
       "another process trains in output_dir '%s'; wait until it ends, or choose another",
       config_.output_dir));

@@ -2,10 +2,12 @@
 // Made and held by rank 0 alone; the paths are for everybody.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "launch/config.h"
+#include "launch/run_lock.h"
 
 namespace caravan {
 
@@ -24,7 +26,6 @@ class RunFolder {
   // Makes the folder, locks it and removes what killed saves left. A config error with path and
   // reason when it cannot be written to, or when another process trains in it.
   explicit RunFolder(const Config& config);
-  ~RunFolder();
   RunFolder(const RunFolder&) = delete;
   RunFolder& operator=(const RunFolder&) = delete;
 
@@ -41,7 +42,7 @@ class RunFolder {
   void lock();
 
   Config config_;
-  int lock_ = -1;
+  std::optional<RunLock> lock_;
 };
 
 }  // namespace caravan

@@ -26,7 +26,7 @@ std::string value_text(const YamlNode& node) {
     case YamlNode::Kind::null:
       return "empty";
     case YamlNode::Kind::scalar:
-      return absl::StrFormat(node.quoted ? "the text '%s'" : "'%s'", printable(node.text));
+      return absl::StrFormat("%s'%s'", node.quoted ? "the text " : "", printable(node.text));
     case YamlNode::Kind::sequence:
       return "a list: " + printable(inline_yaml(node));
     case YamlNode::Kind::map:

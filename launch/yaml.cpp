@@ -79,7 +79,7 @@ class TreeBuilder : public YAML::EventHandler {
   void OnNull(const YAML::Mark& mark, YAML::anchor_t anchor) override {
     begin(mark, "?", anchor);
     if (expects_key()) refuse(place(mark), "a key is missing; write 'name: value'");
-    attach(YamlNode{.where = place(mark)});
+    attach(yaml_node(YamlNode::Kind::null, place(mark)));
   }
 
   void OnScalar(const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor,
@@ -90,7 +90,8 @@ class TreeBuilder : public YAML::EventHandler {
       refuse(where, "a value holds a line break or control character; write it on one line");
     }
     if (expects_key()) return add_key(value, where, tag);
-    YamlNode node{.kind = YamlNode::Kind::scalar, .quoted = tag == "!", .where = where};
+    YamlNode node = yaml_node(YamlNode::Kind::scalar, where);
+    node.quoted = tag == "!";
     node.text = interpolate(value, where);
     // "${env:N}" must be quoted inside {}: what stands in the variable may still be a number.
     if (node.text != value) node.quoted = false;
@@ -155,7 +156,7 @@ class TreeBuilder : public YAML::EventHandler {
     if (frames_.size() >= kYamlMaxDepth) {
       refuse(place(mark), absl::StrFormat("nested more than %d deep", kYamlMaxDepth));
     }
-    frames_.push_back({.node = {.kind = kind, .where = place(mark)}, .keys = {}});
+    frames_.push_back({.node = yaml_node(kind, place(mark)), .keys = {}});
   }
 
   void close() {
@@ -199,18 +200,16 @@ class TreeBuilder : public YAML::EventHandler {
 void check_characters(std::string_view text, const std::string& name) {
   int line = 1;
   bool indenting = true;
+  const auto here = [&] { return absl::StrFormat("%s:%d:1", name, line); };
   for (const char c : text) {
-    const std::string where = indenting || absl::ascii_iscntrl(c)
-                                  ? absl::StrFormat("%s:%d:1", name, line)
-                                  : std::string();
     if (c == '\n') {
       ++line;
       indenting = true;
       continue;
     }
-    if (c == '\t' && indenting) refuse(where, "a tab in the indentation; use spaces");
+    if (c == '\t' && indenting) refuse(here(), "a tab in the indentation; use spaces");
     if (absl::ascii_iscntrl(c) && c != '\t' && c != '\r') {
-      refuse(where, absl::StrFormat("control character 0x%02x; save the file as UTF-8 text", c));
+      refuse(here(), absl::StrFormat("control character 0x%02x; save the file as UTF-8 text", c));
     }
     indenting = indenting && c == ' ';
   }
@@ -219,23 +218,22 @@ void check_characters(std::string_view text, const std::string& name) {
   }
 }
 
-// What the parser of yaml-cpp says, and what we say instead to people who do not know its grammar.
-struct Wording {
-  const char *theirs, *ours;
-};
-constexpr Wording kWordings[] = {
-    {YAML::ErrorMsg::UNKNOWN_ANCHOR, "anchors and aliases are not supported; write the value out"},
-    {YAML::ErrorMsg::END_OF_SEQ_FLOW, "a list is not closed; add ']'"},
-    {YAML::ErrorMsg::END_OF_MAP_FLOW, "a map is not closed; add '}'"},
-    {YAML::ErrorMsg::FLOW_END, "this bracket closes nothing; remove it"},
-    {YAML::ErrorMsg::EOF_IN_SCALAR, "a text is not closed; add the quote"},
-    {YAML::ErrorMsg::UNKNOWN_TOKEN, "no value begins like this; put it in quotes"},
-    {YAML::ErrorMsg::MAP_VALUE,
-     "a ':' where no key can stand; check the indentation, and the blank after each ':'"},
-};
-
+// What the parser of yaml-cpp says, in words for people who do not know its grammar.
 std::string parser_message(const YAML::Exception& error) {
-  for (const Wording& wording : kWordings) {
+  const struct {
+    const char *theirs, *ours;
+  } wordings[] = {
+      {YAML::ErrorMsg::UNKNOWN_ANCHOR,
+       "anchors and aliases are not supported; write the value out"},
+      {YAML::ErrorMsg::END_OF_SEQ_FLOW, "a list is not closed; add ']'"},
+      {YAML::ErrorMsg::END_OF_MAP_FLOW, "a map is not closed; add '}'"},
+      {YAML::ErrorMsg::FLOW_END, "this bracket closes nothing; remove it"},
+      {YAML::ErrorMsg::EOF_IN_SCALAR, "a text is not closed; add the quote"},
+      {YAML::ErrorMsg::UNKNOWN_TOKEN, "no value begins like this; put it in quotes"},
+      {YAML::ErrorMsg::MAP_VALUE,
+       "a ':' where no key can stand; check the indentation, and the blank after each ':'"},
+  };
+  for (const auto& wording : wordings) {
     if (error.msg == wording.theirs) return wording.ours;
   }
   return absl::StrFormat("not valid YAML: %s", error.msg);
@@ -257,7 +255,7 @@ YamlNode& find_or_add(YamlNode& map, const std::string& key) {
   for (YamlEntry& entry : map.entries) {
     if (entry.key == key) return entry.value;
   }
-  map.entries.push_back({key, kCommandLine, {.where = kCommandLine}});
+  map.entries.push_back({key, kCommandLine, yaml_node(YamlNode::Kind::null, kCommandLine)});
   return map.entries.back().value;
 }
 
@@ -268,6 +266,13 @@ const YamlNode* YamlNode::find(std::string_view key) const {
     if (entry.key == key) return &entry.value;
   }
   return nullptr;
+}
+
+YamlNode yaml_node(YamlNode::Kind kind, std::string where) {
+  YamlNode node;
+  node.kind = kind;
+  node.where = std::move(where);
+  return node;
 }
 
 YamlNode parse_yaml(std::string_view text, const std::string& name) {
@@ -324,7 +329,7 @@ void apply_override(YamlNode& root, std::string_view assignment) {
   YamlNode* node = &root;
   for (const absl::string_view part : absl::StrSplit(path, '.')) {
     if (node->kind == YamlNode::Kind::null) {
-      *node = {.kind = YamlNode::Kind::map, .where = kCommandLine};
+      *node = yaml_node(YamlNode::Kind::map, kCommandLine);
     }
     if (node->kind != YamlNode::Kind::map) {
       refuse(kCommandLine, absl::StrFormat("'%s' goes into a value that is not a section; "

@@ -17,9 +17,9 @@
 
 namespace caravan {
 
-inline constexpr int64_t kYamlMaxBytes = 1 << 20;
+inline constexpr int64_t kYamlMaxBytes = 256 << 10;  // yaml-cpp may hold 240 times as much
 inline constexpr int kYamlMaxDepth = 32;
-inline constexpr int kYamlMaxNodes = 100'000;
+inline constexpr int kYamlMaxNodes = 20'000;
 
 struct YamlEntry;
 
@@ -27,11 +27,12 @@ struct YamlNode {
   enum class Kind : uint8_t { null, scalar, sequence, map };
 
   Kind kind = Kind::null;
-  bool quoted = false;               // scalar in quotes: a string, whatever it looks like
-  std::string text{};                // scalar, with ${env:NAME} replaced
-  std::string where{};               // "configs/x.yaml:12:3", or "command line"
-  std::vector<YamlNode> items{};     // sequence
-  std::vector<YamlEntry> entries{};  // map, in the order of the file, keys unique
+  bool quoted = false;             // scalar in quotes: a string, whatever it looks like
+  std::string text{};              // scalar, with ${env:NAME} replaced
+  std::string where{};             // "configs/x.yaml:12:3", or "command line"
+  std::vector<YamlNode> items{};   // sequence
+  std::vector<YamlEntry> entries;  // map, in the order of the file, keys unique
+  // (No {} after entries: that would need YamlEntry to be complete here.)
 
   const YamlNode* find(std::string_view key) const;  // of a map; null when absent
 };
@@ -50,6 +51,9 @@ YamlNode load_yaml(const std::string& path);
 
 // Applies "a.b=value" of the command line; the value is YAML. Sections on the way are created.
 void apply_override(YamlNode& root, std::string_view assignment);
+
+// A node of that kind without content.
+YamlNode yaml_node(YamlNode::Kind kind, std::string where);
 
 // Nodes to write.
 YamlNode yaml_scalar(std::string text);  // a number or a word: written as it is

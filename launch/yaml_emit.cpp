@@ -54,7 +54,7 @@ void block(const YamlNode& map, const std::string& indent, std::string& text) {
 }  // namespace
 
 YamlNode yaml_scalar(std::string text) {
-  YamlNode node{.kind = YamlNode::Kind::scalar};
+  YamlNode node = yaml_node(YamlNode::Kind::scalar, "");
   node.text = std::move(text);
   return node;
 }
@@ -66,13 +66,13 @@ YamlNode yaml_string(std::string text) {
 }
 
 YamlNode yaml_sequence(std::vector<YamlNode> items) {
-  YamlNode node{.kind = YamlNode::Kind::sequence};
+  YamlNode node = yaml_node(YamlNode::Kind::sequence, "");
   node.items = std::move(items);
   return node;
 }
 
 YamlNode yaml_map(std::vector<YamlEntry> entries) {
-  YamlNode node{.kind = YamlNode::Kind::map};
+  YamlNode node = yaml_node(YamlNode::Kind::map, "");
   node.entries = std::move(entries);
   return node;
 }

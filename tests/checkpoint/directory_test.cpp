@@ -107,15 +107,17 @@ TEST(Directory, DamagedOnesNeitherCountNorGo) {
   EXPECT_EQ(steps_in(folder.path()), (std::set<int64_t>{2, 4}));
 }
 
-// Random histories of saves with random steps and limits.
+// Random histories of saves with random steps and limits; in every second one the number of digits
+// grows, so that names sort otherwise than numbers.
 TEST(Directory, LimitProperty) {
-  const TemporaryFolder root;
+  const TemporaryFolder root("/dev/shm");
   const RandomStream random(8, RandomPurpose::test, 0);
   uint64_t draw = 0;
   for (int history = 0; history < 25; ++history) {
     const std::string folder = root.path() + "/" + std::to_string(history);
     for (int save = 0; save < 12; ++save) {
-      const auto step = static_cast<int64_t>(random.bits(draw++) % 30);
+      const int64_t first = history % 2 == 0 ? 0 : 99'999'985;
+      const auto step = first + static_cast<int64_t>(random.bits(draw++) % 30);
       const auto limit = static_cast<int64_t>(random.bits(draw++) % 5);
       const std::set<int64_t> before = steps_in(folder);
       save_model(folder, kNoTensors, step, 1, limit);

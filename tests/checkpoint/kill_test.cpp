@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 
 #include "checkpoint/directory.h"
@@ -15,7 +16,8 @@
 namespace caravan::test {
 namespace {
 
-constexpr int kKills = 100;
+// CARAVAN_SOAK=1: a minute or two instead of some seconds.
+uint64_t num_kills() { return std::getenv("CARAVAN_SOAK") != nullptr ? 1000 : 150; }
 
 // Saves steps after the newest one for ever; writes each committed step into `pipe`.
 [[noreturn]] void save_for_ever(const std::string& folder, int pipe) {
@@ -41,7 +43,7 @@ TEST(Kill, NewestCommitIsAlwaysValid) {
   const TemporaryFolder folder;
   const RandomStream random(9, RandomPurpose::test, 0);
   int64_t newest = -1;
-  for (uint64_t kill = 0; kill < kKills; ++kill) {
+  for (uint64_t kill = 0; kill < num_kills(); ++kill) {
     int pipe[2];
     ASSERT_EQ(::pipe(pipe), 0);
     const pid_t child = ::fork();
@@ -61,7 +63,8 @@ TEST(Kill, NewestCommitIsAlwaysValid) {
     if (latest.step < 0) continue;
     ASSERT_TRUE(loads_exactly(latest.path, small_model(), latest.step, 3));
   }
-  EXPECT_GT(newest, kKills / 10) << "too few saves for the test to mean anything";
+  EXPECT_GT(newest, static_cast<int64_t>(num_kills() / 10))
+      << "too few saves for the test to mean anything";
 }
 
 }  // namespace

@@ -130,6 +130,35 @@ TEST(Manifest, ContentIsValidated) {
   expect([](Manifest& m) { m.tensors[1].shards.push_back(m.tensors[1].shards[0]); }, "overlap");
 }
 
+TEST(Manifest, SumsOfSizesDoNotOverflow) {
+  const std::string message = validate_error([](Manifest& manifest) {
+    for (const char* name : {"x", "y"}) {
+      manifest.files.push_back({name, std::numeric_limits<int64_t>::max() - 20'000, 0});
+    }
+  });
+  EXPECT_EQ(message, "m.json: file y: impossible size_bytes");
+}
+
+// 65,536 shards side by side: comparing all pairs would take minutes.
+TEST(Manifest, ManyShardsAlongAnyDimAreValidatedSoon) {
+  for (const size_t dim : {0, 1, 2}) {
+    Manifest manifest{.header = header_of_step(5), .files = {{"f", 4 << 16, 0}}, .tensors = {}};
+    Shape shape = {1, 1, 1};
+    shape[dim] = 1 << 16;
+    TensorRecord tensor{"t", DType::f32, shape, {}};
+    for (int64_t i = 0; i < 1 << 16; ++i) {
+      Box box{{0, 0, 0}, {1, 1, 1}};
+      box.offset[dim] = i;
+      tensor.shards.push_back({box, "f", 4 * i, 0});
+    }
+    manifest.tensors = {tensor};
+    EXPECT_NO_THROW(validate(manifest, "m.json"));
+    manifest.tensors[0].shards[7].box.offset[dim] = 8;
+    const std::string message = error_of([&] { validate(manifest, "m.json"); });
+    EXPECT_NE(message.find("overlap"), std::string::npos) << message;
+  }
+}
+
 TEST(Manifest, RankReportRoundTrip) {
   RankReport report{.error = "", .file = example().files[0], .tensors = {example().tensors[1]}};
   const RankReport back = decode_rank_report(encode(report), "rank 0");

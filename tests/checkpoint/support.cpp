@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include <cstring>
 #include <filesystem>
@@ -12,8 +13,13 @@
 
 namespace caravan::test {
 
-TemporaryFolder::TemporaryFolder() {
-  path_ = (std::filesystem::temp_directory_path() / "caravan-test-XXXXXX").string();
+TemporaryFolder::TemporaryFolder() : TemporaryFolder("") {}
+
+TemporaryFolder::TemporaryFolder(const std::string& parent) {
+  namespace fs = std::filesystem;
+  const bool usable = !parent.empty() && ::access(parent.c_str(), W_OK | X_OK) == 0;
+  path_ =
+      ((usable ? fs::path(parent) : fs::temp_directory_path()) / "caravan-test-XXXXXX").string();
   if (::mkdtemp(path_.data()) == nullptr) throw internal_error("mkdtemp failed");
 }
 

@@ -1,9 +1,8 @@
 // The HDF5 wrapper: what it writes it reads, and hostile files are refused. The hostile ones are
-// made here with the C API.
+// made in hostile_hdf5.cpp.
 #include "data/hdf5_file.h"
 
 #include <gtest/gtest.h>
-#include <hdf5.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -18,6 +17,7 @@
 #include <numeric>
 
 #include "runtime/rng.h"
+#include "tests/data/hostile_hdf5.h"
 
 // HDF5 1.10 itself leaks what it had read when it refuses a damaged file; read by LeakSanitizer.
 extern "C" const char* __lsan_default_suppressions();
@@ -72,34 +72,8 @@ class Hdf5File : public testing::Test {
     EXPECT_NE(message.find(part), std::string::npos) << "'" << message << "' lacks " << part;
   }
 
-  // A file in the latest format with what `fill` puts into it.
-  void make(const std::function<void(hid_t)>& fill) const {
-    const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_libver_bounds(access, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST);
-    const hid_t file = H5Fcreate(path().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    ASSERT_GE(file, 0);
-    fill(file);
-    ASSERT_GE(H5Fclose(file), 0);
-    H5Pclose(access);
-  }
-  // A dataset "d" of `type` with 1-D size `size` and creation properties set by `configure`.
-  void make_dataset(hid_t type, hsize_t size, const std::function<void(hid_t)>& configure) const {
-    make([&](hid_t file) {
-      const hid_t space = H5Screate_simple(1, &size, nullptr);
-      const hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
-      configure(creation);
-      const hid_t set = H5Dcreate2(file, "d", type, space, H5P_DEFAULT, creation, H5P_DEFAULT);
-      ASSERT_GE(set, 0);
-      H5Dclose(set);
-      H5Pclose(creation);
-      H5Sclose(space);
-    });
-  }
-
   std::string folder_;
 };
-
-void allocate_early(hid_t creation) { H5Pset_alloc_time(creation, H5D_ALLOC_TIME_EARLY); }
 
 template <typename T>
 void expect_round_trip(const std::string& path) {
@@ -233,18 +207,6 @@ TEST_F(Hdf5File, RefusesWhatIsNoFile) {
   expect_refused("no signature");
 }
 
-TEST_F(Hdf5File, RefusesOldSuperblocks) {
-  for (const H5F_libver_t version : {H5F_LIBVER_EARLIEST, H5F_LIBVER_V18}) {
-    const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_libver_bounds(access, version, H5F_LIBVER_LATEST);
-    const hid_t file = H5Fcreate(path().c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    ASSERT_GE(file, 0);
-    H5Fclose(file);
-    H5Pclose(access);
-    expect_refused("superblock version");
-  }
-}
-
 TEST_F(Hdf5File, RefusesUnfinishedFiles) {
   {
     Hdf5Writer writer(path(), ExitCode::data);
@@ -258,95 +220,13 @@ TEST_F(Hdf5File, RefusesUnfinishedFiles) {
   EXPECT_NE(refusal(), "");
 }
 
-TEST_F(Hdf5File, RefusesLinks) {
-  make([](hid_t file) { H5Lcreate_soft("/nowhere", file, "s", H5P_DEFAULT, H5P_DEFAULT); });
-  expect_refused("soft and external links are refused");
-  make([](hid_t file) {
-    H5Lcreate_external("/etc/passwd", "/x", file, "e", H5P_DEFAULT, H5P_DEFAULT);
-  });
-  expect_refused("soft and external links are refused");
-  make([](hid_t file) {  // a cycle of hard links
-    const hid_t group = H5Gcreate2(file, "g", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    H5Lcreate_hard(file, "/g", group, "self", H5P_DEFAULT, H5P_DEFAULT);
-    H5Gclose(group);
-  });
-  expect_refused("linked twice");
-}
-
-TEST_F(Hdf5File, RefusesDeepGroupsAndNamedTypes) {
-  make([](hid_t file) {
-    const hid_t links = H5Pcreate(H5P_LINK_CREATE);
-    H5Pset_create_intermediate_group(links, 1);
-    std::string name = "g";
-    for (int depth = 0; depth < 40; ++depth) name += "/g";
-    H5Gclose(H5Gcreate2(file, name.c_str(), links, H5P_DEFAULT, H5P_DEFAULT));
-    H5Pclose(links);
-  });
-  expect_refused("nested too deeply");
-  make([](hid_t file) {
-    const hid_t type = H5Tcopy(H5T_STD_I32LE);
-    H5Tcommit2(file, "t", type, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
-    H5Tclose(type);
-  });
-  expect_refused("neither a group nor a dataset");
-}
-
-TEST_F(Hdf5File, RefusesStorageThatIsNotContiguous) {
-  const hsize_t chunk = 4;
-  make_dataset(H5T_STD_I32LE, 16, [&](hid_t creation) { H5Pset_chunk(creation, 1, &chunk); });
-  expect_refused("only contiguous");
-  make_dataset(H5T_STD_I32LE, 16, [](hid_t creation) { H5Pset_layout(creation, H5D_COMPACT); });
-  expect_refused("only contiguous");
-  make_dataset(H5T_STD_I32LE, 16, [](hid_t creation) {
-    const hsize_t size = 16;
-    const hid_t space = H5Screate_simple(1, &size, nullptr);
-    H5Pset_virtual(creation, space, "/etc/passwd", "/x", space);
-    H5Sclose(space);
-  });
-  expect_refused("only contiguous");
-  make_dataset(H5T_STD_I32LE, 16,
-               [](hid_t creation) { H5Pset_external(creation, "/etc/passwd", 0, 64); });
-  expect_refused("external storage is refused");
-}
-
-TEST_F(Hdf5File, RefusesOtherElementTypes) {
-  const hid_t variable = H5Tvlen_create(H5T_STD_I32LE);
-  const hid_t text = H5Tcopy(H5T_C_S1);
-  H5Tset_size(text, H5T_VARIABLE);
-  for (const hid_t type : {variable, text, H5T_STD_I32BE, H5T_IEEE_F64BE, H5T_STD_REF_OBJ}) {
-    make_dataset(type, 4, allocate_early);
-    expect_refused("its element type is not one of");
+TEST_F(Hdf5File, RefusesEveryHostileClass) {
+  for (const test::HostileHdf5& hostile : test::hostile_hdf5_files()) {
+    hostile.make(path());
+    const std::string message = refusal();
+    EXPECT_NE(message.find(hostile.refusal), std::string::npos)
+        << hostile.name << ": '" << message << "' lacks " << hostile.refusal;
   }
-  H5Tclose(variable);
-  H5Tclose(text);
-}
-
-TEST_F(Hdf5File, RefusesUnwrittenAndImpossibleSizes) {
-  make_dataset(H5T_STD_I32LE, 1000, [](hid_t) {});
-  expect_refused("never written");
-  make_dataset(H5T_STD_I32LE, hsize_t{1} << 60, [](hid_t) {});
-  expect_refused("'d'");
-  make_dataset(H5T_STD_I64LE, hsize_t{1} << 60, [](hid_t) {});
-  expect_refused("overflows");
-}
-
-TEST_F(Hdf5File, RefusesAttributesThatAreNoScalars) {
-  make([](hid_t file) {
-    const hsize_t size = 3;
-    const hid_t space = H5Screate_simple(1, &size, nullptr);
-    H5Aclose(H5Acreate2(file, "a", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT));
-    H5Sclose(space);
-  });
-  expect_refused("attribute 'a' is not a scalar");
-  make([](hid_t file) {
-    const hid_t space = H5Screate(H5S_SCALAR);
-    const hid_t text = H5Tcopy(H5T_C_S1);
-    H5Tset_size(text, H5T_VARIABLE);
-    H5Aclose(H5Acreate2(file, "v", text, space, H5P_DEFAULT, H5P_DEFAULT));
-    H5Tclose(text);
-    H5Sclose(space);
-  });
-  expect_refused("attribute 'v' is neither");
 }
 
 // Truncations are all refused; a flipped bit is refused or changes elements, but never crashes,
