@@ -2,9 +2,11 @@
 
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "launch/fail_run.h"
 #include "launch/plan_command.h"
 #include "launch/signals.h"
 #include "launch/trainer.h"
@@ -23,11 +25,22 @@ void train(const TrainRequest& request) {
   SignalWatch signals;
   MpiSession mpi;
   const Config config = load_config(request.config_path, request.overrides);
-  TrainerOptions options{.allow_config_change = request.allow_config_change};
+  Progress progress;
+  TrainerOptions options{.allow_config_change = request.allow_config_change, .progress = &progress};
   if (!request.dump_pass.empty() && mpi.world().rank() == 0) {
     options.observer = graph_dumper("update", request.dump_pass, std::cout);
   }
-  const bool is_done = Trainer(config, mpi, signals, options).run();
+  std::optional<Trainer> trainer;
+  bool is_done = false;
+  try {
+    trainer.emplace(config, mpi, signals, options);
+    is_done = trainer->run();
+  } catch (...) {
+    // Before all ranks agreed on the plan, the folder may be that of another job.
+    if (progress.read().phase == Phase::planning) throw;
+    fail_run({config.output_dir, mpi, progress});
+  }
+  trainer.reset();
   mpi.finish();
   if (!is_done) throw Error(ExitCode::interrupted, "saved and stopped; start again to go on");
 }

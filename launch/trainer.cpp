@@ -69,9 +69,11 @@ Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
   if (is_first) folder_ = std::make_unique<RunFolder>(config_);
   data_ =
       std::make_unique<DataFeed>(config_, make_mesh(config_, world.size()).with_rank(world.rank()));
-  session_ = std::make_unique<Session>(
-      config_, mpi,
-      SessionOptions{.observer = options.observer, .host_bytes = feed_bytes(config_)});
+  session_ = std::make_unique<Session>(config_, mpi,
+                                       SessionOptions{.observer = options.observer,
+                                                      .host_bytes = feed_bytes(config_),
+                                                      .after_node = options.after_node,
+                                                      .progress = options.progress});
   group_ = rank_group(session_->world());
   if (is_first) console_ = std::make_unique<Console>(console_options(config_.log.logging_steps));
   run_id_ = from_first_rank(session_->world(),
@@ -88,11 +90,13 @@ bool Trainer::run() {
     if (save_when_due()) return false;
   }
   if (data_->has_validation() && !validation_loss_) validation_loss_ = evaluate();
+  session_->progress().enter(Phase::done);
   show_summary();
   return true;
 }
 
 void Trainer::begin() {
+  session_->progress().enter(Phase::loading);
   std::string path;
   if (folder_) {
     std::vector<std::string> warnings;
@@ -102,7 +106,8 @@ void Trainer::begin() {
   path = from_first_rank(session_->world(), path);
   if (path.empty()) {
     initialize_parameters(session_->plan(), session_->mesh(), session_->arena(),
-                          static_cast<uint64_t>(config_.train.seed), session_->num_threads());
+                          static_cast<uint64_t>(config_.train.seed), session_->num_threads(),
+                          session_->progress());
   } else {
     resume(path);
   }
@@ -120,7 +125,8 @@ void Trainer::resume(const std::string& path) {
   CheckpointReader checkpoint(path);
   const CheckpointHeader& header = checkpoint.manifest().header;
   check_changes(header);
-  load_persistent(session_->plan(), session_->mesh(), session_->arena(), checkpoint);
+  load_persistent(session_->plan(), session_->mesh(), session_->arena(), checkpoint,
+                  session_->progress());
   step_ = header.step;
   tokens_ = header.tokens;
   run_id_ = header.run_id;
@@ -184,6 +190,7 @@ void Trainer::show_start() const {
 }
 
 Trainer::StepResult Trainer::train_step() {
+  session_->progress().begin_step(step_ + 1);
   const auto start = Clock::now();
   const double waited = data_->wait_seconds();
   const int64_t micro_steps = session_->plan().accumulation_steps;
@@ -192,7 +199,9 @@ Trainer::StepResult Trainer::train_step() {
   for (int64_t micro = 0; micro < micro_steps; ++micro) {
     const bool is_last = micro + 1 == micro_steps;
     Executor& executor = is_last ? update : session_->executor("accumulate");
+    session_->progress().enter(Phase::waiting_for_data);
     set_batch(executor, session_->backend(), data_->next());
+    session_->progress().enter(Phase::computing);
     if (micro_steps > 1) executor.set_input("keep", micro == 0 ? 0.0f : 1.0f);
     if (is_last) {
       executor.set_input("learning_rate", static_cast<float>(rate));
@@ -264,6 +273,7 @@ void Trainer::evaluate_when_due() {
 }
 
 double Trainer::evaluate() {
+  session_->progress().enter(Phase::evaluating);
   Executor& executor = session_->executor("evaluate");
   double loss_sum = 0, num_valid = 0;
   for (int64_t i = 0; i < data_->num_validation_batches(); ++i) {
@@ -276,6 +286,7 @@ double Trainer::evaluate() {
 }
 
 bool Trainer::save_when_due() {
+  session_->progress().enter(Phase::agreeing);
   const SignalRequest request = signals_.take(session_->world());
   const int64_t every = config_.checkpoint.save_steps;
   const bool is_due = is_last_step() || (every > 0 && step_ % every == 0);
@@ -284,6 +295,7 @@ bool Trainer::save_when_due() {
 }
 
 void Trainer::save() {
+  session_->progress().enter(Phase::saving);
   const Mesh& mesh = session_->mesh();
   SaveRequest request;
   request.folder = checkpoints_folder(config_);

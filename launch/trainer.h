@@ -20,6 +20,9 @@ struct TrainerOptions {
   GraphObserver observer = {};
   // Resumes also when keys have changed that make the run another than the uninterrupted one.
   bool allow_config_change = false;
+  // Both go to the session.
+  Progress* progress = nullptr;
+  std::function<void(Backend&, const Node&, std::span<const TensorView>)> after_node = {};
 };
 
 class Trainer {
@@ -31,6 +34,8 @@ class Trainer {
 
   // False when a signal stopped it before max_steps; everything up to there is saved.
   bool run();
+
+  Session& session() { return *session_; }
 
  private:
   struct StepResult {

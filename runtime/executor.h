@@ -11,6 +11,7 @@
 #include "runtime/backend.h"
 #include "runtime/error.h"
 #include "runtime/program.h"
+#include "runtime/progress.h"
 
 namespace caravan {
 
@@ -21,6 +22,11 @@ struct ExecutorOptions {
   bool poison_freed = kDebugBuild;  // bytes that nobody needs any more become NaN
   // Called after each node with the seconds it took; communication counts where it is waited for.
   std::function<void(const Node&, double seconds)> on_node;
+  // Called after each node with its outputs, when those of the compute stream are there; may change
+  // them and may throw. For faults that somebody asks for.
+  std::function<void(const Node&, std::span<const TensorView> outputs)> after_node = {};
+  Progress* progress = nullptr;  // told which op runs, and which collective it waits for
+  int program_index = 0;         // what it calls this program
 };
 
 class Executor {
@@ -45,12 +51,16 @@ class Executor {
     std::vector<TensorView> inputs;
     std::vector<TensorView> outputs;
     KernelArgs args;
+    int index = 0;  // of its step
+    bool is_collective = false;
     int64_t wait_for = 0;             // communication ops of this run to wait for; 0: none
+    int waits_for_step = -1;          // the step of the last of them
     std::vector<const Block*> freed;  // last used here
   };
 
   void bind(size_t step, int64_t num_communication);
   void run_node(BoundNode& bound, int64_t communication_before);
+  void wait_for_communication(int64_t count, int step);
   void poison(const Block& block) const;
 
   const Program& program_;
@@ -60,6 +70,9 @@ class Executor {
   AxisCommunicators communicators_;
   ExecutorOptions options_;
   std::vector<BoundNode> nodes_;
+  int last_communication_ = -1;  // step
+  Progress unwatched_;           // what is told when nobody asked
+  Progress& progress_;
 };
 
 }  // namespace caravan
