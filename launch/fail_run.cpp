@@ -5,7 +5,7 @@
 #include <exception>
 #include <thread>
 
-#include "launch/failure.h"
+#include "launch/end_job.h"
 
 namespace caravan {
 namespace {
@@ -39,21 +39,17 @@ Failure describe(const RunPlace& place, const ErrorText& error) {
 void fail_run(const RunPlace& place) {
   const ErrorText error = describe_error(std::current_exception());
   if (error.code == ExitCode::interrupted) throw;  // no failure
-  const bool is_alone = place.mpi.world().size() == 1;
   // A lost peer is what other ranks see of a failure: theirs comes first.
   if (error.code == ExitCode::peer_lost) wait_for_failure(place.output_dir);
   const Failure failure = describe(place, error);
-  const Claim claim = claim_failure(place.output_dir, failure);
-  if (is_alone) throw;
-  std::fflush(stdout);
-  if (claim != Claim::later) {
-    const int rank = failure.rank;
-    print_failure(rank == 0 ? failure.message
-                            : absl::StrFormat("rank %d: %s", rank, failure.message));
-  } else {
-    std::this_thread::sleep_for(kFirstSpeaks);  // the first one's exit code is the job's
+  if (place.mpi.world().size() == 1) {
+    claim_failure(place.output_dir, failure);
+    throw;
   }
-  place.mpi.abort(error.code);
+  std::fflush(stdout);  // what was said before
+  end_job(place.mpi, place.output_dir, failure,
+          failure.rank == 0 ? failure.message
+                            : absl::StrFormat("rank %d: %s", failure.rank, failure.message));
 }
 
 }  // namespace caravan
