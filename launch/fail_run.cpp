@@ -13,14 +13,18 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
 
-// For the rank that really failed to say so, and for the launcher to end this process.
-constexpr milliseconds kFirstSpeaks{2000};
+// A lost peer is what a rank sees of another's failure, which comes first; the launcher may end
+// this process meanwhile. And where all ranks fail alike, as in a loss that is NaN, rank 0 speaks.
+milliseconds patience(ExitCode code, int rank) {
+  if (code == ExitCode::peer_lost) return milliseconds(2000);
+  return milliseconds(rank == 0 ? 0 : 200);
+}
 
 // Waits, but not for long, until error.json exists.
-void wait_for_failure(const std::string& output_dir) {
-  const auto until = steady_clock::now() + kFirstSpeaks;
+void let_others_speak(const std::string& output_dir, milliseconds how_long) {
+  const auto until = steady_clock::now() + how_long;
   while (!has_failure(output_dir) && steady_clock::now() < until) {
-    std::this_thread::sleep_for(milliseconds(20));
+    std::this_thread::sleep_for(milliseconds(10));
   }
 }
 
@@ -39,8 +43,7 @@ Failure describe(const RunPlace& place, const ErrorText& error) {
 void fail_run(const RunPlace& place) {
   const ErrorText error = describe_error(std::current_exception());
   if (error.code == ExitCode::interrupted) throw;  // no failure
-  // A lost peer is what other ranks see of a failure: theirs comes first.
-  if (error.code == ExitCode::peer_lost) wait_for_failure(place.output_dir);
+  let_others_speak(place.output_dir, patience(error.code, place.mpi.world().rank()));
   const Failure failure = describe(place, error);
   if (place.mpi.world().size() == 1) {
     claim_failure(place.output_dir, failure);

@@ -58,6 +58,12 @@ double Judge::limit() const {
   return std::max(options_.limit_seconds, kStepsToWait * *middle);
 }
 
+int64_t Judge::step() const {
+  int64_t latest = 0;
+  for (const Rank& rank : ranks_) latest = std::max(latest, rank.beat.position.step);
+  return latest;
+}
+
 bool Judge::all_are_leaving() const {
   for (size_t i = 0; i < ranks_.size(); ++i) {
     if (static_cast<int>(i) == options_.self) continue;

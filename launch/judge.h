@@ -40,6 +40,9 @@ class Judge {
   std::optional<Verdict> judge(double now);
 
   const Beat& last(int rank) const { return ranks_[static_cast<size_t>(rank)].beat; }
+  // The step that the job is in: of a rank that is lost, the others know it better than its last
+  // beat, since they wait for it.
+  int64_t step() const;
   bool all_are_leaving() const;  // the other ranks
   double limit() const;
 

@@ -41,10 +41,11 @@ bool was_heard(const Beat& beat) { return beat.position.moves > 0; }
 // "step 17, phase computing, op 41: matmul [layers.1.mlp] of program 'update'"
 std::string place_text(const VerdictContext& context, const Beat& beat) {
   const Position& at = beat.position;
-  if (!was_heard(beat)) {  // all ranks are in the same step, or one beside it
-    return absl::StrFormat("step %d or so", context.judge.last(context.self).position.step);
-  }
-  std::string text = absl::StrFormat("step %d, phase %s", at.step, name(at.phase));
+  std::string text = absl::StrFormat("step %d", context.judge.step());
+  if (!was_heard(beat)) return text;
+  if (at.step != context.judge.step())
+    text += absl::StrFormat(", last heard of in step %d", at.step);
+  text += absl::StrFormat(", phase %s", name(at.phase));
   const bool runs_ops = at.phase == Phase::computing || at.phase == Phase::evaluating;
   const std::string op = runs_ops ? op_text(context, at.program, at.op) : "";
   return op.empty() ? text : text + absl::StrFormat(", op %d: %s", at.op, op);
@@ -96,9 +97,8 @@ std::string deadlock_text(const Verdict& verdict, const VerdictContext& context)
   }
   const char* const why = groups.size() == 1 ? "all ranks wait and no message arrives"
                                              : "the ranks wait for different things";
-  return absl::StrFormat("%s, step %d, for %.0f s: %s%s", why,
-                         context.judge.last(verdict.rank).position.step, verdict.seconds,
-                         absl::StrJoin(parts, ", "), kRemedy);
+  return absl::StrFormat("%s, step %d, for %.0f s: %s%s", why, context.judge.step(),
+                         verdict.seconds, absl::StrJoin(parts, ", "), kRemedy);
 }
 
 }  // namespace

@@ -14,7 +14,6 @@ struct VerdictContext {
   const Judge& judge;
   std::span<const RankPlace> places;  // by rank
   std::span<const Program> programs;  // the same on all ranks
-  int self = 0;                       // who speaks
 };
 
 std::string verdict_text(const Verdict& verdict, const VerdictContext& context);

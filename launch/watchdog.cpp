@@ -111,11 +111,10 @@ void Watchdog::report_death(int rank) {
 
 Failure Watchdog::failure_of(int rank, std::string message) const {
   const Position& at = judge_.last(rank).position;
-  const bool was_heard = at.moves > 0;
   return {.rank = rank,
           .host = setup_.places[static_cast<size_t>(rank)].host,
-          .step = was_heard ? at.step : judge_.last(self()).position.step,
-          .phase = was_heard ? std::string(name(at.phase)) : "unknown",
+          .step = judge_.step(),
+          .phase = at.moves > 0 ? std::string(name(at.phase)) : "unknown",
           .message = std::move(message),
           .exit_code = ExitCode::peer_lost};
 }

@@ -50,7 +50,7 @@ class Watchdog {
   bool look(double now);  // false: found something, and said so
   void report_death(int rank);
   Failure failure_of(int rank, std::string message) const;
-  VerdictContext context() const { return {judge_, setup_.places, setup_.programs, self()}; }
+  VerdictContext context() const { return {judge_, setup_.places, setup_.programs}; }
   int self() const { return setup_.heartbeat->rank(); }
 
   WatchdogSetup setup_;
