@@ -8,6 +8,7 @@ namespace caravan {
 namespace {
 
 constexpr double kStepsToWait = 10;
+constexpr double kDiskFactor = 10;
 constexpr size_t kRememberedSteps = 101;
 // A rank other than 0 judges this much later: rank 0 knows more. Then one after the other.
 constexpr double kBackupSeconds = 0.5;
@@ -25,6 +26,10 @@ bool Judge::Rank::is_waiting() const {
 }
 
 bool Judge::Rank::is_fresh(double now) const { return now - heard < kFreshSeconds; }
+
+bool Judge::Rank::is_at_disk() const {
+  return beat.position.phase == Phase::loading || beat.position.phase == Phase::saving;
+}
 
 Judge::Judge(const JudgeOptions& options, double now)
     : options_(options),
@@ -105,7 +110,8 @@ std::optional<Verdict> Judge::find_stuck(double now) const {
   for (int i = 0; i < options_.num_ranks; ++i) {
     const Rank& rank = ranks_[static_cast<size_t>(i)];
     const double still = now - rank.moved;
-    if (rank.is_waiting() || still < limit() || !rank.is_fresh(now)) continue;
+    const double allowed = limit() * (rank.is_at_disk() ? kDiskFactor : 1);
+    if (rank.is_waiting() || still < allowed || !rank.is_fresh(now)) continue;
     if (worst && worst->seconds >= still) continue;
     worst = Verdict{Verdict::Kind::stuck, i, still};
   }

@@ -29,6 +29,9 @@ struct JudgeOptions {
   double limit_seconds = 60;  // at least; the limit is 10 median steps when they are longer
 };
 
+// A disk may take long, and nothing shows how far it is: while a rank loads or saves, being stuck
+// takes ten times as long.
+//
 // Times are seconds of a clock that never goes backwards; `now` never decreases between calls.
 class Judge {
  public:
@@ -53,6 +56,7 @@ class Judge {
     double moved = 0;  // when its counter was last seen to grow
     bool is_waiting() const;
     bool is_fresh(double now) const;
+    bool is_at_disk() const;
   };
   void note_steps(const Position& position, double now);
   std::optional<Verdict> find_silent(double now) const;

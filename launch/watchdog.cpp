@@ -11,8 +11,10 @@ constexpr double kBeatSeconds = 0.25;
 constexpr int kTickMilliseconds = 100;
 constexpr int kLeavingTickMilliseconds = 2;  // somebody waits for the end
 constexpr double kOverSeconds = 5;           // for the last word to go
-// The lowest rank knows most and speaks first; the launcher leaves the others 0.3 s (signals.h).
-constexpr milliseconds kBackup{150};
+// After a death, for this process to be ended too: then all were told to. The launcher leaves it
+// 0.3 s (signals.h). The lowest rank knows most and speaks first.
+constexpr milliseconds kSpeaker{40};
+constexpr milliseconds kBackup{180};
 
 double seconds_now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -104,7 +106,7 @@ bool Watchdog::look(double now) {
 
 void Watchdog::report_death(int rank) {
   const int speaker = rank == 0 ? 1 : 0;
-  if (self() != speaker) std::this_thread::sleep_for(kBackup);
+  std::this_thread::sleep_for(self() == speaker ? kSpeaker : kBackup);
   exchange(seconds_now());  // the last beats that arrived
   setup_.on_failure(failure_of(rank, death_text(rank, context())));
 }

@@ -85,6 +85,18 @@ TEST(Judge, ARankThatComputesForEver) {
   expect_verdict(job.run(1), Verdict::Kind::stuck, 1);
 }
 
+TEST(Judge, ADiskMayTakeLonger) {
+  Job job(3);
+  job.wait_in(0, kWaitsForControlPlane);
+  job.wait_in(2, kWaitsForControlPlane);
+  job.beats[1].position.phase = Phase::saving;
+  job.moves[1] = false;
+  EXPECT_FALSE(job.run(10 * kLimit - 2 * kTick));
+  const auto verdict = job.run(1);
+  ASSERT_TRUE(verdict);
+  EXPECT_EQ(verdict->rank, 1);
+}
+
 TEST(Judge, RankZeroJudgesItselfToo) {
   Job job(2);
   job.wait_in(1, 12);
