@@ -52,7 +52,8 @@ class StepBench {
                    if (profiling_) families_[std::string(family(node.op))] += seconds * 1e3;
                  }}) {
     initialize_parameters(session_.plan(), session_.mesh(), session_.arena(),
-                          static_cast<uint64_t>(config.train.seed), session_.num_threads());
+                          static_cast<uint64_t>(config.train.seed), session_.num_threads(),
+                          session_.progress());
   }
 
   nlohmann::json run() {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <thread>
 #include <vector>
 
 #include "runtime/error.h"
@@ -12,8 +11,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr auto kPollInterval = std::chrono::milliseconds(2);
-
 template <typename T>
 bool is_ready(const std::future<T>& future) {
   return future.valid() && future.wait_for(std::chrono::seconds(0)) == std::future_status::ready;
@@ -22,9 +19,10 @@ bool is_ready(const std::future<T>& future) {
 }  // namespace
 
 struct AsyncSave::Save {
-  Save(SaveRequest&& wanted, std::span<std::byte> copy)
+  Save(SaveRequest&& wanted, std::span<std::byte> copy, const std::function<void()>& moved)
       : request(std::move(wanted)), snapshot(request.shards, copy) {
-    request.source = [this](size_t shard, int64_t first_byte, std::span<std::byte> out) {
+    request.source = [this, moved](size_t shard, int64_t first_byte, std::span<std::byte> out) {
+      moved();
       snapshot.read(shard, first_byte, out);
     };
   }
@@ -45,14 +43,15 @@ struct AsyncSave::Save {
   std::future<SavedCheckpoint> commit;  // rank 0
 };
 
-AsyncSave::AsyncSave(Communicator& world, WriterThread& writer, std::span<std::byte> copy)
-    : world_(world), writer_(writer), copy_(copy) {}
+AsyncSave::AsyncSave(Communicator& world, WriterThread& writer, std::span<std::byte> copy,
+                     std::function<void()> moved)
+    : world_(world), writer_(writer), copy_(copy), moved_(std::move(moved)) {}
 
 AsyncSave::~AsyncSave() = default;
 
 void AsyncSave::begin(SaveRequest request) {
   check(!in_flight(), "a save begins while another is in flight");
-  save_ = std::make_unique<Save>(std::move(request), copy_);
+  save_ = std::make_unique<Save>(std::move(request), copy_, moved_);
   save_->report = writer_.run([save = save_.get(), rank = world_.rank(), size = world_.size()] {
     std::string report = write_rank(save->request, rank, size);
     save->snapshot.close();  // also when it failed: nobody shall wait for it
@@ -106,14 +105,17 @@ SaveResult AsyncSave::result_of_commit() {
   return result;
 }
 
+// Each rank waits for its own file alone before it waits for the others: who watches them sees
+// which of them is late.
 SaveResult AsyncSave::finish() {
   check(in_flight(), "no save is in flight");
   std::vector<SaveStage> stages(static_cast<size_t>(world_.size()));
   while (true) {
+    if (save_->report.valid()) save_->report.wait();
+    if (save_->commit.valid()) save_->commit.wait();
     const SaveStage mine = stage();
     world_.all_gather(&mine, stages.data(), sizeof(mine));
     if (std::optional<SaveResult> result = advance(stages)) return *std::move(result);
-    std::this_thread::sleep_for(kPollInterval);
   }
 }
 

@@ -6,6 +6,7 @@
 // Threads: one, which is also the only one that uses `world`; the files are written by `writer`.
 #pragma once
 
+#include <functional>
 #include <future>
 #include <memory>
 #include <optional>
@@ -31,7 +32,10 @@ struct SaveResult {
 class AsyncSave {
  public:
   // `copy`: room for what the writer has not read when training goes on (checkpoint/snapshot.h).
-  AsyncSave(Communicator& world, WriterThread& writer, std::span<std::byte> copy);
+  // `moved`: called by the writer thread with each piece that it has written.
+  AsyncSave(
+      Communicator& world, WriterThread& writer, std::span<std::byte> copy,
+      std::function<void()> moved = [] {});
   ~AsyncSave();  // gives up what is in flight; older checkpoints stand
   AsyncSave(const AsyncSave&) = delete;
   AsyncSave& operator=(const AsyncSave&) = delete;
@@ -57,6 +61,7 @@ class AsyncSave {
   Communicator& world_;
   WriterThread& writer_;
   std::span<std::byte> copy_;
+  std::function<void()> moved_;
   std::unique_ptr<Save> save_;
 };
 

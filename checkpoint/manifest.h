@@ -29,9 +29,9 @@ struct CheckpointHeader {
   std::string config_hash;   // of the effective config
   std::string tool_version;  // of the program that wrote it
   int64_t unix_time = 0;     // seconds
-  std::map<std::string, int64_t> layout;     // {"dp": 2, "tp": 1, "zero": 1, ...}
-  std::map<std::string, int64_t> counters;   // the trainer's state: exact integers,
-  std::map<std::string, double> scalars;     // numbers ("loss" is shown by `caravan ckpt ls`)
+  std::map<std::string, int64_t> layout;    // {"dp": 2, "tp": 1, "zero": 1, ...}
+  std::map<std::string, int64_t> counters;  // the trainer's state: exact integers,
+  std::map<std::string, double> scalars;    // numbers ("loss" is shown by `caravan ckpt ls`)
   std::map<std::string, std::vector<double>> series;  // lists of them
   std::map<std::string, std::string> texts;           // and text, such as the model's config
 

@@ -6,10 +6,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
-#include <new>
 #include <string>
 #include <vector>
 
+#include "launch/failure.h"
 #include "launch/nearest_name.h"
 #include "runtime/error.h"
 
@@ -47,14 +47,6 @@ int fail(ExitCode code, const std::string& message) {
   // Returning would wait in MPI_Finalize for ranks that wait for this one.
   if (initialized && !finalized) MPI_Abort(MPI_COMM_WORLD, static_cast<int>(code));
   return static_cast<int>(code);
-}
-
-std::string one_line(std::string text) {
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  for (char& c : text) {
-    if (c == '\n') c = ' ';
-  }
-  return text;
 }
 
 std::string help_command(const CLI::App& app) {
@@ -97,12 +89,9 @@ int run_command_line(CLI::App& app, int argc, const char* const* argv) {
       throw internal_error("cannot write to standard output; is the disk full?");
     }
     return static_cast<int>(ExitCode::done);
-  } catch (const Error& error) {
-    return fail(error.code(), one_line(error.what()));
-  } catch (const std::bad_alloc&) {
-    return fail(ExitCode::internal, "out of memory; give a smaller runtime.memory_limit");
-  } catch (const std::exception& error) {
-    return fail(ExitCode::internal, absl::StrFormat("internal: %s", one_line(error.what())));
+  } catch (const std::exception&) {
+    const ErrorText error = describe_error(std::current_exception());
+    return fail(error.code, error.message);
   }
 }
 

@@ -78,6 +78,7 @@ struct RuntimeConfig {
   std::optional<int64_t> threads;       // per rank; absent: auto
   bool keep_all = false;                // no reuse of memory, to look for errors
   bool overlap = true;                  // communication beside compute
+  int64_t watchdog_seconds = 60;        // a rank that shows nothing for so long hangs; 0: off
 
   bool operator==(const RuntimeConfig&) const = default;
 };

@@ -139,6 +139,10 @@ Keys<RuntimeConfig> runtime_keys() {
       key("threads", &C::threads, or_auto(integer(1, 4096)), "compute threads of a process"),
       key("keep_all", &C::keep_all, boolean(), "no memory is used twice: to look for errors"),
       key("overlap", &C::overlap, boolean(), "communicates while it computes"),
+      key("watchdog_seconds", &C::watchdog_seconds, integer(0, 1 << 20),
+          "a process that does nothing for so long, and for 10 steps, hangs and ends the job (10 "
+          "times as "
+          "long while it loads or saves); 0: off"),
       unsupported<C>("recompute", "recomputation"),
   };
 }

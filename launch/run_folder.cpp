@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_format.h"
 #include "checkpoint/directory.h"
+#include "launch/failure.h"
 #include "runtime/error.h"
 
 namespace caravan {
@@ -40,6 +41,7 @@ RunFolder::RunFolder(const Config& config) : config_(config) {
   fs::create_directories(checkpoints_folder(config_), error);
   if (error) fail_to_write(error.message());
   lock();
+  remove_failure(config_.output_dir);
   clean_temporaries(checkpoints_folder(config_));
 }
 

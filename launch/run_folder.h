@@ -1,4 +1,5 @@
-// The folder of a run, <output_dir>: config.yaml (effective), metrics.jsonl, checkpoints/, lock.
+// The folder of a run, <output_dir>: config.yaml (effective), metrics.jsonl, checkpoints/, lock,
+// error.json (launch/failure.h).
 // Made and held by rank 0 alone; the paths are for everybody.
 #pragma once
 

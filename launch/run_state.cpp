@@ -60,8 +60,9 @@ void fill_normal(const Value& value, const Box& box, float* out, uint64_t seed, 
 }  // namespace
 
 void initialize_parameters(const RunPlan& run, const Mesh& mesh, const Arena& arena, uint64_t seed,
-                           int num_threads) {
+                           int num_threads, Progress& progress) {
   for (const Value* value : saved_values(run)) {
+    progress.moved();
     const Box box = local_box(value->global_shape, value->placement, mesh);
     auto* out = reinterpret_cast<float*>(address(arena, *value));
     switch (value->init.kind) {
@@ -123,8 +124,9 @@ int64_t checkpoint_copy_bytes(const Config& config, const RunPlan& run, const Me
 }
 
 void load_persistent(const RunPlan& run, const Mesh& mesh, const Arena& arena,
-                     CheckpointReader& checkpoint) {
+                     CheckpointReader& checkpoint, Progress& progress) {
   for (const Value* value : saved_values(run)) {
+    progress.moved();
     const Box box = local_box(value->global_shape, value->placement, mesh);
     checkpoint.read({.name = value->name,
                      .dtype = value->dtype,

@@ -10,12 +10,13 @@
 #include "checkpoint/reader.h"
 #include "launch/pipeline.h"
 #include "runtime/arena.h"
+#include "runtime/progress.h"
 
 namespace caravan {
 
 // Weights as a function of (seed, name, global element), the same in every layout. Moments are 0.
 void initialize_parameters(const RunPlan& run, const Mesh& mesh, const Arena& arena, uint64_t seed,
-                           int num_threads);
+                           int num_threads, Progress& progress);
 
 // What this rank writes of a checkpoint: parameters and optimizer state, each element by exactly
 // one rank. What the data-parallel ranks hold alike they write in equal parts. Accumulators are
@@ -36,7 +37,7 @@ int64_t checkpoint_copy_bytes(const Config& config, const RunPlan& run, const Me
 // Reads this rank's part of parameters and optimizer state from a checkpoint of any layout.
 // A checkpoint error names the first tensor that is missing or differs in shape.
 void load_persistent(const RunPlan& run, const Mesh& mesh, const Arena& arena,
-                     CheckpointReader& checkpoint);
+                     CheckpointReader& checkpoint, Progress& progress);
 
 int64_t num_parameters(const RunPlan& run);  // elements of all weights, over all ranks
 

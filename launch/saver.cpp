@@ -13,26 +13,6 @@
 namespace caravan {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-// Adds the seconds of its scope to two sums.
-class WaitClock {
- public:
-  WaitClock(double& a, double& b) : a_(a), b_(b) {}
-  ~WaitClock() {
-    const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
-    a_ += seconds;
-    b_ += seconds;
-  }
-  WaitClock(const WaitClock&) = delete;
-  WaitClock& operator=(const WaitClock&) = delete;
-
- private:
-  double& a_;
-  double& b_;
-  Clock::time_point start_ = Clock::now();
-};
-
 int64_t saves_to_come(const Config& config, int64_t step) {
   const int64_t left = config.train.max_steps - step;
   const int64_t every = config.checkpoint.save_steps;
@@ -47,7 +27,32 @@ Saver::Saver(const Config& config, Session& session, Console* console, std::stri
       session_(session),
       console_(console),
       attempt_(std::move(attempt)),
-      save_(session.world(), writer_, session.checkpoint_copy()) {}
+      save_(session.world(), writer_, session.checkpoint_copy(),
+            [&session] { session.progress().moved(); }) {}
+
+// While it lives, training waits for a save.
+class Saver::Wait {
+ public:
+  explicit Wait(Saver& saver)
+      : saver_(saver), progress_(saver.session_.progress()), before_(progress_.read().phase) {
+    progress_.enter(Phase::saving);
+  }
+  ~Wait() {
+    const double seconds = std::chrono::duration<double>(Clock::now() - start_).count();
+    saver_.wait_seconds_ += seconds;
+    saver_.save_wait_seconds_ += seconds;
+    progress_.enter(before_);
+  }
+  Wait(const Wait&) = delete;
+  Wait& operator=(const Wait&) = delete;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Saver& saver_;
+  Progress& progress_;
+  Phase before_;
+  Clock::time_point start_ = Clock::now();
+};
 
 // A new checkpoint is whole before the oldest goes, so one more than the limit must fit.
 void Saver::check_space(int64_t step) const {
@@ -84,7 +89,7 @@ SaveRequest Saver::request_for(const TrainingState& state) const {
 
 void Saver::begin(const TrainingState& state) {
   finish(false);
-  const WaitClock clock(wait_seconds_, save_wait_seconds_);
+  const Wait wait(*this);
   step_ = state.step;
   save_.begin(request_for(state));
 }
@@ -95,7 +100,7 @@ void Saver::advance(std::span<const SaveStage> stages) {
 
 void Saver::detach() {
   if (!save_.in_flight()) return;
-  const WaitClock clock(wait_seconds_, save_wait_seconds_);
+  const Wait wait(*this);
   save_.detach();
 }
 
@@ -103,7 +108,7 @@ void Saver::finish(bool must_succeed) {
   if (!save_.in_flight()) return;
   SaveResult result;
   {
-    const WaitClock clock(wait_seconds_, save_wait_seconds_);
+    const Wait wait(*this);
     result = save_.finish();
   }
   settle(result, must_succeed);

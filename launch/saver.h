@@ -41,6 +41,7 @@ class Saver {
   double take_wait_seconds();
 
  private:
+  class Wait;
   SaveRequest request_for(const TrainingState& state) const;
   void settle(const SaveResult& result, bool must_succeed);
 

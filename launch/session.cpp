@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
+#include "launch/compare_plans.h"
 #include "launch/machine.h"
 #include "launch/process_memory.h"
 #include "launch/run_state.h"
@@ -29,6 +30,7 @@ int threads_per_rank(const Config& config, int ranks_on_node) {
 
 Session::Session(const Config& config, MpiSession& mpi, const SessionOptions& options)
     : config_(config),
+      progress_(options.progress != nullptr ? *options.progress : unwatched_),
       num_threads_(threads_per_rank(config, mpi.local_size())),
       backend_(make_cpu_backend({.num_threads = num_threads_, .overlap = config.runtime.overlap})),
       mesh_(make_mesh(config, mpi.world().size()).with_rank(mpi.world().rank())),
@@ -39,18 +41,34 @@ Session::Session(const Config& config, MpiSession& mpi, const SessionOptions& op
       host_bytes_(options.host_bytes),
       groups_(make_groups(mpi.world(), mesh_)),
       stream_groups_(make_groups(mpi.world(), mesh_)) {
-  compare_plans();
+  groups_.all = make_watched_communicator(std::move(groups_.all), progress_);
+  compare_plans(world(), plan_.programs);
+  progress_.enter(Phase::starting);
   baseline_bytes_ = resident_bytes();
   const int64_t room = limit_.bytes - memory_report().process_bytes();
   copy_bytes_ = checkpoint_copy_bytes(config_, plan_, mesh_, room);
   check_limit();
   arena_ = std::make_unique<Arena>(*backend_, plan_.layout, plan_.transient_bytes());
   copy_ = std::make_unique_for_overwrite<std::byte[]>(static_cast<size_t>(copy_bytes_));
-  for (const Program& program : plan_.programs) {
-    executors_.push_back(std::make_unique<Executor>(
-        program, *backend_, *arena_, mesh_, communicators(stream_groups_, mesh_),
-        ExecutorOptions{.on_node = options.on_node, .before_update = options.before_update}));
+  for (size_t i = 0; i < plan_.programs.size(); ++i) {
+    executors_.push_back(std::make_unique<Executor>(plan_.programs[i], *backend_, *arena_, mesh_,
+                                                    communicators(stream_groups_, mesh_),
+                                                    executor_options(options, i)));
   }
+}
+
+ExecutorOptions Session::executor_options(const SessionOptions& options, size_t program) {
+  ExecutorOptions result{.on_node = options.on_node,
+                         .before_update = options.before_update,
+                         .progress = &progress_,
+                         .program_index = static_cast<int>(program)};
+  if (options.after_node) {
+    result.after_node = [this, hook = options.after_node](const Node& node,
+                                                          std::span<const TensorView> outputs) {
+      hook(*backend_, node, outputs);
+    };
+  }
+  return result;
 }
 
 Executor& Session::executor(std::string_view program) {
@@ -73,19 +91,6 @@ void Session::check_limit() const {
   const MemoryReport report = memory_report();
   if (is_first_rank()) absl::FPrintF(stderr, "%s", to_string(report));
   caravan::check_limit(report);
-}
-
-// A difference would end in a hang or in wrong sums; here it is still a message.
-void Session::compare_plans() {
-  for (const Program& program : plan_.programs) {
-    const std::string mine = absl::StrFormat("%016x", hash(program));
-    const std::vector<std::string> all = gather_strings(world(), mine);
-    const auto other = std::ranges::find_if(all, [&](const auto& one) { return one != all[0]; });
-    check(other == all.end(),
-          "rank %d planned another program '%s' than rank 0; do all ranks run the same binary "
-          "with the same configuration?",
-          other - all.begin(), program.name);
-  }
 }
 
 }  // namespace caravan

@@ -24,6 +24,9 @@ struct SessionOptions {
   int64_t host_bytes = 0;
   std::function<void(const Node&, double seconds)> on_node = {};  // see runtime/executor.h
   std::function<void()> before_update = {};
+  // See ExecutorOptions; called with the backend that holds the outputs.
+  std::function<void(Backend&, const Node&, std::span<const TensorView>)> after_node = {};
+  Progress* progress = nullptr;  // outlives the session; null: nobody watches
 };
 
 class Session {
@@ -44,6 +47,7 @@ class Session {
   Backend& backend() { return *backend_; }
   Communicator& world() { return *groups_.all; }  // for the main thread
   bool is_first_rank() const { return mesh_.rank == 0; }
+  Progress& progress() { return progress_; }
   Executor& executor(std::string_view program);  // internal error when the run has none
 
   MemoryReport memory_report() const;
@@ -54,9 +58,11 @@ class Session {
 
  private:
   void check_limit() const;
-  void compare_plans();
+  ExecutorOptions executor_options(const SessionOptions& options, size_t program);
 
   Config config_;
+  Progress unwatched_;
+  Progress& progress_;
   int num_threads_;
   std::unique_ptr<Backend> backend_;
   Mesh mesh_;

@@ -18,8 +18,11 @@ sigset_t watched_signals() {
   sigemptyset(&signals);
   sigaddset(&signals, SIGUSR1);
   sigaddset(&signals, SIGUSR2);
+  sigaddset(&signals, SIGTERM);
   return signals;
 }
+
+constexpr int kExitAfterTerm = 128 + SIGTERM;
 
 }  // namespace
 
@@ -27,6 +30,16 @@ SignalWatch::SignalWatch() {
   const sigset_t signals = watched_signals();
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   thread_ = std::jthread([this](const std::stop_token& stop) { watch(stop); });
+}
+
+// Whatever the process does after this, TERM ends it.
+SignalWatch::~SignalWatch() {
+  thread_.request_stop();
+  thread_.join();
+  sigset_t term;
+  sigemptyset(&term);
+  sigaddset(&term, SIGTERM);
+  pthread_sigmask(SIG_UNBLOCK, &term, nullptr);
 }
 
 void SignalWatch::watch(const std::stop_token& stop) {
@@ -39,6 +52,11 @@ void SignalWatch::watch(const std::stop_token& stop) {
 
 void SignalWatch::receive(int signal) {
   const auto now = std::chrono::steady_clock::now();
+  if (signal == SIGTERM) {
+    has_term_ = true;
+    std::this_thread::sleep_for(last_words_.load());
+    _exit(kExitAfterTerm);
+  }
   if (signal == SIGUSR2) {
     SignalRequest none = SignalRequest::none;
     pending_.compare_exchange_strong(none, SignalRequest::save);

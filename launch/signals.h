@@ -3,6 +3,9 @@
 // checkpoint; sooner it is the same request, delivered twice, as when a signal goes to a launcher
 // that passes it on and to its whole process group. (Slurm sends them with --signal.)
 //
+// TERM ends the process with 143, as ever, but by the thread that waits for it: when a rank has
+// died, mpirun sends it to the others, and a watchdog may still want to say who it was.
+//
 // There is no signal handler: oneDNN's generated code keeps live data below the stack pointer,
 // which a handler's frame would overwrite. The signals are blocked and a thread waits for them.
 #pragma once
@@ -20,18 +23,24 @@ class SignalWatch {
  public:
   // Blocks the signals for this thread and all that it starts from now on: make it first.
   SignalWatch();
-  ~SignalWatch() = default;
+  ~SignalWatch();
   SignalWatch(const SignalWatch&) = delete;
   SignalWatch& operator=(const SignalWatch&) = delete;
 
   // The strongest request that this process has got since the last call. A request to stop stays.
   SignalRequest take();
 
+  // From now on the process lives so much longer after a TERM.
+  void set_last_words(std::chrono::milliseconds time) { last_words_ = time; }
+  bool has_term() const { return has_term_; }  // any thread
+
  private:
   void watch(const std::stop_token& stop);
   void receive(int signal);
 
   std::atomic<SignalRequest> pending_{SignalRequest::none};
+  std::atomic<std::chrono::milliseconds> last_words_{std::chrono::milliseconds(0)};
+  std::atomic<bool> has_term_{false};
   std::chrono::steady_clock::time_point stop_asked_;  // when the first USR1 came
   std::jthread thread_;                               // last: it uses the above
 };

@@ -1,13 +1,19 @@
 #include "launch/train_command.h"
 
+#include <chrono>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "launch/end_job.h"
+#include "launch/fail_run.h"
+#include "launch/fault.h"
 #include "launch/plan_command.h"
 #include "launch/signals.h"
 #include "launch/trainer.h"
+#include "launch/watchdog.h"
 
 namespace caravan {
 namespace {
@@ -17,17 +23,57 @@ struct TrainRequest {
   std::vector<std::string> overrides;
   std::string dump_pass;
   bool allow_config_change = false;
+  std::string fault;
 };
+
+constexpr std::chrono::milliseconds kLastWords{300};  // less than mpirun leaves
+
+// Null when there are no others, or nobody wants one. Collective.
+std::unique_ptr<Watchdog> make_watchdog(const Config& config, MpiSession& mpi, SignalWatch& signals,
+                                        Session& session) {
+  if (mpi.world().size() == 1 || config.runtime.watchdog_seconds == 0) return nullptr;
+  WatchdogSetup setup{.heartbeat = make_mpi_heartbeat(),
+                      .places = gather_places(session.world(), mpi.host_name()),
+                      .progress = session.progress(),
+                      .programs = session.plan().programs};
+  setup.limit_seconds = static_cast<double>(config.runtime.watchdog_seconds);
+  setup.is_ending = [&signals] { return signals.has_term(); };
+  setup.on_failure = [&mpi, folder = config.output_dir](const Failure& failure) {
+    end_job(mpi, folder, failure, failure.message);
+  };
+  signals.set_last_words(kLastWords);
+  return std::make_unique<Watchdog>(std::move(setup));
+}
 
 void train(const TrainRequest& request) {
   SignalWatch signals;
   MpiSession mpi;
   const Config config = load_config(request.config_path, request.overrides);
-  TrainerOptions options{.resume = {.allow_config_change = request.allow_config_change}};
+  Progress progress;
+  TrainerOptions options{.resume = {.allow_config_change = request.allow_config_change},
+                         .progress = &progress};
   if (!request.dump_pass.empty() && mpi.world().rank() == 0) {
     options.observer = graph_dumper("update", request.dump_pass, std::cout);
   }
-  const bool is_done = Trainer(config, mpi, signals, options).run();
+  if (!request.fault.empty()) {
+    const FaultRequest fault = parse_fault(request.fault, mpi.world().size());
+    if (fault.rank == mpi.world().rank()) options.after_node = make_fault(fault, progress);
+  }
+  std::optional<Trainer> trainer;
+  std::unique_ptr<Watchdog> watchdog;
+  bool is_done = false;
+  try {
+    trainer.emplace(config, mpi, signals, options);
+    watchdog = make_watchdog(config, mpi, signals, trainer->session());
+    is_done = trainer->run();
+  } catch (...) {
+    // Before all ranks agreed on the plan, the folder may be that of another job.
+    if (progress.read().phase == Phase::planning) throw;
+    fail_run({config.output_dir, mpi, progress});
+  }
+  if (watchdog) watchdog->finish();
+  watchdog.reset();
+  trainer.reset();
   mpi.finish();
   if (!is_done) throw Error(ExitCode::interrupted, "saved and stopped; start again to go on");
 }
@@ -44,6 +90,10 @@ void add_train_command(CLI::App& app) {
                       "print the update program's graph after a pass, then train");
   command->add_flag("--allow-config-change", request->allow_config_change,
                     "resume although data, seed, batch or optimizer changed");
+  command->add_option(
+      "--fault", request->fault,
+      "KIND@STEP:RANK: to see what your cluster does when a rank fails; stop, hang, "
+      "kill, error, nan or nan-gradient");
   command->callback([request] { train(*request); });
 }
 

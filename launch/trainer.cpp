@@ -60,11 +60,12 @@ Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
   if (is_first) folder_ = std::make_unique<RunFolder>(config_);
   data_ =
       std::make_unique<DataFeed>(config_, make_mesh(config_, world.size()).with_rank(world.rank()));
-  session_ =
-      std::make_unique<Session>(config_, mpi,
-                                SessionOptions{.observer = options.observer,
-                                               .host_bytes = feed_bytes(config_),
-                                               .before_update = [this] { saver_->detach(); }});
+  session_ = std::make_unique<Session>(config_, mpi,
+                                       SessionOptions{.observer = options.observer,
+                                                      .host_bytes = feed_bytes(config_),
+                                                      .before_update = [this] { saver_->detach(); },
+                                                      .after_node = options.after_node,
+                                                      .progress = options.progress});
   if (is_first) console_ = std::make_unique<Console>(console_options(config_.log.logging_steps));
   state_.run_id = new_name(session_->world());
   saver_ = std::make_unique<Saver>(config_, *session_, console_.get(), state_.run_id.substr(8));
@@ -82,11 +83,13 @@ bool Trainer::run() {
     if (save_when_due()) return false;
   }
   if (data_->has_validation() && !state_.validation_loss) state_.validation_loss = evaluate();
+  session_->progress().enter(Phase::done);
   show_summary();
   return true;
 }
 
 void Trainer::begin() {
+  session_->progress().enter(Phase::loading);
   ResumeChoice choice;
   if (folder_) {
     choice = folder_->choose_resume();
@@ -98,7 +101,8 @@ void Trainer::begin() {
     saver_->set_last_checkpoint(resumed->path);
   } else {
     initialize_parameters(session_->plan(), session_->mesh(), session_->arena(),
-                          static_cast<uint64_t>(config_.train.seed), session_->num_threads());
+                          static_cast<uint64_t>(config_.train.seed), session_->num_threads(),
+                          session_->progress());
   }
   if (folder_) saver_->check_space(state_.step);
   data_->start(state_.step);
@@ -141,6 +145,7 @@ void Trainer::show_start() const {
 }
 
 Trainer::StepResult Trainer::train_step() {
+  session_->progress().begin_step(state_.step + 1);
   const auto start = Clock::now();
   const double waited = data_->wait_seconds();
   const int64_t micro_steps = session_->plan().accumulation_steps;
@@ -149,7 +154,9 @@ Trainer::StepResult Trainer::train_step() {
   for (int64_t micro = 0; micro < micro_steps; ++micro) {
     const bool is_last = micro + 1 == micro_steps;
     Executor& executor = is_last ? update : session_->executor("accumulate");
+    session_->progress().enter(Phase::waiting_for_data);
     set_batch(executor, session_->backend(), data_->next());
+    session_->progress().enter(Phase::computing);
     if (micro_steps > 1) executor.set_input("keep", micro == 0 ? 0.0f : 1.0f);
     if (is_last) {
       executor.set_input("learning_rate", static_cast<float>(rate));
@@ -246,6 +253,7 @@ void Trainer::evaluate_when_due() {
 }
 
 double Trainer::evaluate() {
+  session_->progress().enter(Phase::evaluating);
   Executor& executor = session_->executor("evaluate");
   double loss_sum = 0, num_valid = 0;
   for (int64_t i = 0; i < data_->num_validation_batches(); ++i) {
@@ -258,6 +266,7 @@ double Trainer::evaluate() {
 }
 
 bool Trainer::save_when_due() {
+  session_->progress().enter(Phase::agreeing);
   const SignalRequest request = agree();
   const int64_t every = config_.checkpoint.save_steps;
   const bool is_due = is_last_step() || (every > 0 && state_.step % every == 0);

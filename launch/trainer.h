@@ -21,6 +21,9 @@ namespace caravan {
 struct TrainerOptions {
   GraphObserver observer = {};
   ResumeOptions resume = {};
+  // Both go to the session.
+  Progress* progress = nullptr;
+  std::function<void(Backend&, const Node&, std::span<const TensorView>)> after_node = {};
 };
 
 class Trainer {
@@ -32,6 +35,8 @@ class Trainer {
 
   // False when a signal stopped it before max_steps; everything up to there is saved.
   bool run();
+
+  Session& session() { return *session_; }
 
  private:
   struct StepResult {

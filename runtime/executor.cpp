@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "absl/strings/str_format.h"
 #include "runtime/error.h"
@@ -24,13 +25,16 @@ Executor::Executor(const Program& program, Backend& backend, const Arena& arena,
       arena_(arena),
       mesh_(mesh),
       communicators_(communicators),
-      options_(std::move(options)) {
+      options_(std::move(options)),
+      progress_(options_.progress != nullptr ? *options_.progress : unwatched_) {
   if (kDebugBuild) verify_plan(program);
   nodes_.reserve(program.steps.size());  // KernelArgs point into the elements
   int64_t num_communication = 0;
   for (size_t i = 0; i < program.steps.size(); ++i) {
     bind(i, num_communication);
-    if (nodes_.back().node->stream == Stream::communication) ++num_communication;
+    if (nodes_.back().node->stream != Stream::communication) continue;
+    ++num_communication;
+    last_communication_ = static_cast<int>(i);
   }
   for (const Block& block : program.plan.blocks) {
     nodes_[static_cast<size_t>(block.last_step)].freed.push_back(&block);
@@ -58,6 +62,9 @@ void Executor::bind(size_t i, int64_t num_communication) {
   const Node& node = program_.graph.nodes[index(step.node)];
   BoundNode& bound = nodes_.emplace_back();
   bound.node = &node;
+  bound.index = static_cast<int>(i);
+  bound.waits_for_step = step.wait_for;
+  bound.is_collective = is_collective(node.op);
   for (const ValueId id : node.inputs) bound.inputs.push_back(view(id));
   for (const ValueId id : node.outputs) bound.outputs.push_back(view(id));
   bound.args.inputs = bound.inputs;
@@ -106,6 +113,7 @@ float Executor::output(std::string_view name) const {
 
 void Executor::run() {
   const int64_t communication_before = backend_.communication_count();
+  progress_.begin_program(options_.program_index);
   for (size_t i = 0; i < nodes_.size(); ++i) {
     BoundNode& bound = nodes_[i];
     if (i == first_update_ && options_.before_update) options_.before_update();
@@ -113,19 +121,32 @@ void Executor::run() {
     if (!options_.poison_freed || i + 1 == nodes_.size()) continue;
     for (const Block* block : bound.freed) poison(*block);
   }
+  const WaitGuard waits(progress_, last_communication_);
   backend_.synchronize();
+}
+
+void Executor::wait_for_communication(int64_t count, int step) {
+  const WaitGuard waits(progress_, step);
+  backend_.wait_for_communication(count);
 }
 
 void Executor::run_node(BoundNode& bound, int64_t communication_before) {
   const auto start = std::chrono::steady_clock::now();
-  if (bound.wait_for > 0) backend_.wait_for_communication(communication_before + bound.wait_for);
+  progress_.begin_op(bound.index);
+  if (bound.wait_for > 0) {
+    wait_for_communication(communication_before + bound.wait_for, bound.waits_for_step);
+  }
   try {
+    // Without overlap the collective runs in here; with it, a full queue may have to be waited for.
+    std::optional<WaitGuard> waits;
+    if (bound.is_collective) waits.emplace(progress_, bound.index);
     backend_.run(bound.node->op, bound.args, bound.node->stream);
   } catch (const Error& error) {
     throw Error(error.code(),
                 absl::StrFormat("%s in program '%s', node %s (%s)", error.what(), program_.name,
                                 name(bound.node->op), bound.node->scope));
   }
+  if (options_.after_node) options_.after_node(*bound.node, bound.outputs);
   if (options_.on_node) options_.on_node(*bound.node, seconds_since(start));
 }
 

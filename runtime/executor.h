@@ -11,6 +11,7 @@
 #include "runtime/backend.h"
 #include "runtime/error.h"
 #include "runtime/program.h"
+#include "runtime/progress.h"
 
 namespace caravan {
 
@@ -23,6 +24,11 @@ struct ExecutorOptions {
   std::function<void(const Node&, double seconds)> on_node = {};
   // Called once in a run, before the first node that changes a parameter or optimizer state.
   std::function<void()> before_update = {};
+  // Called after each node with its outputs, when those of the compute stream are there; may change
+  // them and may throw. For faults that somebody asks for.
+  std::function<void(const Node&, std::span<const TensorView> outputs)> after_node = {};
+  Progress* progress = nullptr;  // told which op runs, and which collective it waits for
+  int program_index = 0;         // what it calls this program
 };
 
 class Executor {
@@ -47,13 +53,17 @@ class Executor {
     std::vector<TensorView> inputs;
     std::vector<TensorView> outputs;
     KernelArgs args;
+    int index = 0;  // of its step
+    bool is_collective = false;
     int64_t wait_for = 0;             // communication ops of this run to wait for; 0: none
+    int waits_for_step = -1;          // the step of the last of them
     std::vector<const Block*> freed;  // last used here
   };
 
   size_t find_first_update() const;
   void bind(size_t step, int64_t num_communication);
   void run_node(BoundNode& bound, int64_t communication_before);
+  void wait_for_communication(int64_t count, int step);
   void poison(const Block& block) const;
 
   const Program& program_;
@@ -63,7 +73,10 @@ class Executor {
   AxisCommunicators communicators_;
   ExecutorOptions options_;
   std::vector<BoundNode> nodes_;
-  size_t first_update_;  // of nodes_; their number when none changes parameters or state
+  size_t first_update_;          // of nodes_; their number when none changes parameters or state
+  int last_communication_ = -1;  // step
+  Progress unwatched_;           // what is told when nobody asked
+  Progress& progress_;
 };
 
 }  // namespace caravan

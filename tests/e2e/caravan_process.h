@@ -30,6 +30,8 @@ class Workbench {
   const std::filesystem::path& folder() const { return folder_; }
   std::string path(const std::string& name) const { return (folder_ / name).string(); }
 
+  // What follows "caravan" to train into folder()/run.
+  std::string train_command(const std::string& run, const std::string& overrides) const;
   // Trains into folder()/run with overrides ("train.max_steps=4 parallel.zero=1").
   ProcessResult train(const std::string& run, const std::string& overrides,
                       int num_ranks = 0) const;
@@ -39,8 +41,6 @@ class Workbench {
   std::vector<double> losses(const std::string& run) const;  // of its metrics.jsonl, bit for bit
 
  private:
-  std::string train_command(const std::string& run, const std::string& overrides) const;
-
   std::filesystem::path folder_;
 };
 

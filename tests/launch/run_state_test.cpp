@@ -88,7 +88,9 @@ class Ranks {
   void load(const std::string& checkpoint) const {
     for (int rank = 0; rank < std::ssize(arenas_); ++rank) {
       CheckpointReader reader(checkpoint);
-      load_persistent(run_, mesh_.with_rank(rank), *arenas_[static_cast<size_t>(rank)], reader);
+      Progress progress;
+      load_persistent(run_, mesh_.with_rank(rank), *arenas_[static_cast<size_t>(rank)], reader,
+                      progress);
     }
   }
 

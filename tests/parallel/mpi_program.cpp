@@ -7,6 +7,7 @@
 #include <exception>
 #include <string_view>
 
+#include "parallel/heartbeat.h"
 #include "parallel/mpi_communicator.h"
 #include "parallel/mpi_session.h"
 #include "parallel/process_groups.h"
@@ -44,6 +45,33 @@ void check_mesh(Communicator& world) {
   }
 }
 
+// Every rank greets rank 0, which answers: nobody waits inside a call.
+void check_heartbeat() {
+  const auto heartbeat = make_mpi_heartbeat();
+  const int rank = heartbeat->rank(), size = heartbeat->size();
+  const auto wait_for = [&] {
+    for (;;) {
+      if (const auto received = heartbeat->receive()) return *received;
+    }
+  };
+  Beat beat;
+  beat.position.step = 100 + rank;
+  beat.life = Beat::Life::leaving;
+  if (rank != 0) {
+    check(!heartbeat->receive(), "a beat that nobody sent");
+    check(heartbeat->send(beat, 0), "the first beat was dropped");
+    const Heartbeat::Received answer = wait_for();
+    check(answer.from == 0 && answer.beat.position.step == 100 + rank, "rank 0 answered wrongly");
+  }
+  for (int i = 1; rank == 0 && i < size; ++i) {
+    const Heartbeat::Received greeting = wait_for();
+    check(greeting.beat.position.step == 100 + greeting.from, "a beat came from another rank");
+    check(greeting.beat.life == Beat::Life::leaving, "a beat lost its life");
+    check(heartbeat->send(greeting.beat, greeting.from), "the answer was dropped");
+  }
+  while (!heartbeat->flush()) continue;
+}
+
 void check_session(MpiSession& session, int num_ranks) {
   check(session.world().size() == num_ranks, "a world of %d, not of %d", session.world().size(),
         num_ranks);
@@ -63,6 +91,8 @@ void run(MpiSession& session, std::string_view mode, int num_ranks) {
   run_checks(world, "world");
   run_cut_checks();
   check_mesh(world);
+  check_heartbeat();
+  world.barrier();  // all are done with their beats
   session.finish();
 }
 

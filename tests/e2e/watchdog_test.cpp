@@ -1,0 +1,228 @@
+// Ranks that stop, hang, die or plan something else: named in one line and in error.json, all
+// processes gone soon after.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <charconv>
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "tests/e2e/caravan_process.h"
+
+namespace caravan {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr double kLimit = 3;
+
+std::string read_file(const std::string& path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+// Processes, but for zombies, with `text` in their command line: mpirun and its ranks.
+std::vector<int> find_processes(const std::string& text) {
+  std::vector<int> found;
+  for (const auto& entry : fs::directory_iterator("/proc")) {
+    const std::string name = entry.path().filename();
+    int pid = 0;
+    if (std::from_chars(name.data(), name.data() + name.size(), pid).ec != std::errc()) continue;
+    const std::string line = read_file(entry.path() / "cmdline");  // empty for a zombie
+    if (line.find("/caravan") != std::string::npos && line.find(text) != std::string::npos) {
+      found.push_back(pid);
+    }
+  }
+  return found;
+}
+
+// Those among them that train: not the launcher, nor the shell.
+std::vector<int> find_ranks(const std::string& text) {
+  std::vector<int> found = find_processes(text);
+  std::erase_if(found, [](int pid) {
+    const std::string line = read_file("/proc/" + std::to_string(pid) + "/cmdline");
+    return !line.starts_with(std::string(CARAVAN_BINARY_DIR) + "/caravan");
+  });
+  return found;
+}
+
+// True as soon as `is_so`; false after ten seconds.
+bool becomes_true(const std::function<bool()>& is_so) {
+  for (int i = 0; i < 100; ++i) {
+    if (is_so()) return true;
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  return false;
+}
+
+class Lost : public testing::Test {
+ protected:
+  static void SetUpTestSuite() { bench_ = new Workbench; }
+  static void TearDownTestSuite() {
+    delete bench_;
+    bench_ = nullptr;
+  }
+  // A stopped process would outlive a test that failed.
+  void TearDown() override {
+    for (const int pid : find_processes(run_path())) kill(pid, SIGKILL);
+  }
+
+  static std::string run_name() {
+    return testing::UnitTest::GetInstance()->current_test_info()->name();
+  }
+  static std::string run_path() { return bench_->path(run_name()) + "/"; }
+  // With a slash at its end it is in the command line of this run alone.
+  static std::string command(const std::string& overrides) {
+    return bench_->train_command(run_name() + "/",
+                                 "train.max_steps=100000 log.logging_steps=100000 " + overrides);
+  }
+
+  static ProcessResult train(const std::string& overrides, int num_ranks) {
+    return run_caravan(command("runtime.watchdog_seconds=3 " + overrides), num_ranks,
+                       "timeout -k 5 60");
+  }
+
+  // The only line that begins with "caravan: error:".
+  static std::string error_line(const std::string& output) {
+    constexpr char kPrefix[] = "caravan: error: ";
+    const size_t begin = output.find(kPrefix);
+    if (begin == std::string::npos) {
+      ADD_FAILURE() << "no error line: " << output;
+      return "";
+    }
+    EXPECT_EQ(output.find(kPrefix, begin + 1), std::string::npos) << "said twice: " << output;
+    return output.substr(begin, output.find('\n', begin) - begin);
+  }
+
+  static void expect_parts(const std::string& line, const std::vector<std::string>& parts) {
+    for (const std::string& part : parts) {
+      EXPECT_NE(line.find(part), std::string::npos) << "no '" << part << "' in: " << line;
+    }
+  }
+
+  // Four ranks, one of which fails in step 3: named, recorded, and nothing is left.
+  static ProcessResult expect_lost(const std::string& fault, int rank,
+                                   const std::vector<std::string>& parts) {
+    const ProcessResult result = train("--fault " + fault + "@3:" + std::to_string(rank), 4);
+    EXPECT_LT(result.seconds, kLimit + 5 + 5) << "it took too long";  // and 5 s to start
+    const std::string line = error_line(result.output);
+    expect_parts(line, {"rank " + std::to_string(rank) + " (host ", "step 3"});
+    expect_parts(line, parts);
+    const nlohmann::json record = nlohmann::json::parse(read_file(run_path() + "error.json"));
+    EXPECT_EQ(record.at("rank"), rank);
+    EXPECT_EQ(record.at("step"), 3);
+    EXPECT_EQ(record.at("exit_code"), 6);
+    EXPECT_EQ("caravan: error: " + record.at("message").get<std::string>(), line);
+    EXPECT_TRUE(becomes_true([] { return find_processes(run_path()).empty(); })) << "some are left";
+    return result;
+  }
+
+  static inline Workbench* bench_ = nullptr;
+};
+
+TEST_F(Lost, AStoppedRank) {
+  const ProcessResult result = expect_lost("stop", 2, {"no sign of life", "wait in all_reduce"});
+  EXPECT_EQ(result.exit_code, 6) << result.output;
+}
+
+TEST_F(Lost, RankZeroStopped) {
+  const ProcessResult result = expect_lost("stop", 0, {"no sign of life", "rank 1 waits in"});
+  EXPECT_EQ(result.exit_code, 6) << result.output;
+}
+
+TEST_F(Lost, ARankThatLoops) {
+  const ProcessResult result =
+      expect_lost("hang", 1,
+                  {"hangs", "phase computing, op 0: embedding",
+                   "ranks 0, 2 and 3 wait in all_reduce", "program 'update'"});
+  EXPECT_EQ(result.exit_code, 6) << result.output;
+}
+
+TEST_F(Lost, AKilledRankIsNamedAtOnce) {
+  const ProcessResult result = expect_lost("kill", 2, {"died"});
+  EXPECT_NE(result.exit_code, 0);
+}
+
+TEST_F(Lost, RankZeroKilled) {
+  const ProcessResult result = expect_lost("kill", 0, {"died"});
+  EXPECT_NE(result.exit_code, 0);
+}
+
+TEST_F(Lost, AnErrorOfOneRankIsTheOnlyOneSaid) {
+  const ProcessResult result = train("--fault error@3:2", 4);
+  EXPECT_EQ(result.exit_code, 1) << result.output;
+  expect_parts(error_line(result.output), {"rank 2: ", "asked for"});
+  const nlohmann::json record = nlohmann::json::parse(read_file(run_path() + "error.json"));
+  EXPECT_EQ(record.at("rank"), 2);
+  EXPECT_EQ(record.at("step"), 3);
+  EXPECT_EQ(record.at("phase"), "computing");
+  EXPECT_EQ(record.at("exit_code"), 1);
+  EXPECT_TRUE(becomes_true([] { return find_processes(run_path()).empty(); }));
+}
+
+TEST_F(Lost, ANewRunForgetsTheOldError) {
+  train("--fault error@3:0", 0);
+  EXPECT_TRUE(fs::exists(run_path() + "error.json"));
+  const ProcessResult again = train("train.max_steps=2", 2);
+  EXPECT_EQ(again.exit_code, 0) << again.output;
+  EXPECT_FALSE(fs::exists(run_path() + "error.json"));
+}
+
+// Suspended for longer than the limit, as a scheduler does, and continued.
+TEST_F(Lost, NotAJobThatWasSuspended) {
+  ProcessResult result;
+  std::jthread job([&] { result = train("checkpoint.save_steps=100000", 2); });
+  EXPECT_TRUE(becomes_true([] { return !read_file(run_path() + "metrics.jsonl").empty(); }));
+  const std::vector<int> pids = find_ranks(run_path());
+  EXPECT_EQ(pids.size(), 2u);
+  for (const int pid : pids) kill(pid, SIGSTOP);
+  std::this_thread::sleep_for(std::chrono::duration<double>(2 * kLimit));
+  for (const int pid : pids) kill(pid, SIGCONT);
+  std::this_thread::sleep_for(std::chrono::duration<double>(2 * kLimit));  // it trains on
+  EXPECT_FALSE(fs::exists(run_path() + "error.json"));
+  for (const int pid : find_ranks(run_path())) kill(pid, SIGUSR1);
+  job.join();
+  EXPECT_EQ(result.exit_code, 75) << result.output;
+}
+
+// Evaluating for several times the limit, batch by batch.
+TEST_F(Lost, NotARankThatEvaluatesForLong) {
+  const std::string slow =
+      "model.hidden_size=512 model.num_hidden_layers=12 data.sequence_len=2 "
+      "train.micro_batch_size=1 "
+      "train.global_batch_size=2 train.max_steps=2 runtime.watchdog_seconds=1 ";
+  const ProcessResult result = train(slow + "train.eval_steps=1", 2);
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_NE(result.output.find("step 1 | validation loss"), std::string::npos) << result.output;
+  EXPECT_GT(result.seconds, 5) << "the test does not evaluate for long";
+}
+
+TEST_F(Lost, TheOpAtWhichPlansDifferIsNamed) {
+  const std::string other = command("train.max_steps=2 model.intermediate_size=96");
+  const ProcessResult result = run_caravan(
+      command("train.max_steps=2") + " : -n 1 " + CARAVAN_BINARY_DIR + "/caravan " + other, 1,
+      "timeout -k 5 60");
+  EXPECT_EQ(result.exit_code, 1) << result.output;
+  expect_parts(error_line(result.output),
+               {"rank 1 planned op", "of program", "as matmul", "96", "[layers.0.mlp",
+                "do all ranks run the same binary with the same configuration?"});
+}
+
+TEST_F(Lost, TermEndsAProcessThatIsAloneAtOnce) {
+  const ProcessResult result =
+      run_caravan(command(""), 0, "timeout --preserve-status -k 20 -s TERM 2");
+  EXPECT_EQ(result.exit_code, 143) << result.output;
+  EXPECT_EQ(result.output.find("caravan: error"), std::string::npos) << result.output;
+}
+
+TEST_F(Lost, AFaultThatIsNone) {
+  const ProcessResult result = train("--fault stop@3:4", 0);
+  EXPECT_EQ(result.exit_code, 2);
+  expect_parts(error_line(result.output), {"stop@3:4", "KIND@STEP:RANK"});
+}
+
+}  // namespace
+}  // namespace caravan
