@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstring>
@@ -28,11 +29,7 @@ bool is_ignored(int signal) {
   return action.sa_handler == SIG_IGN;
 }
 
-bool has_children() {
-  siginfo_t ended{};
-  return waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) == 0;
-}
-
+// None where the kernel does not list them.
 std::vector<pid_t> children() {
   std::ifstream file("/proc/thread-self/children");
   std::vector<pid_t> found;
@@ -51,6 +48,7 @@ ChildProcess::ChildProcess() {
   std::signal(SIGCHLD, SIG_DFL);  // inherited as ignored, it would take the exit codes away
   pthread_sigmask(SIG_BLOCK, &watched_, &original_mask_);
   prctl(PR_SET_CHILD_SUBREAPER, 1);
+  others_ = children();
 }
 
 ChildProcess::~ChildProcess() {
@@ -97,16 +95,20 @@ void ChildProcess::reap() {
   }
 }
 
+std::vector<pid_t> ChildProcess::leftovers() {
+  reap();
+  std::vector<pid_t> found = children();
+  std::erase_if(found, [this](pid_t child) { return std::ranges::count(others_, child) > 0; });
+  return found;
+}
+
 void ChildProcess::clear_leftovers(std::chrono::seconds patience) {
-  const auto is_alone = [this] {
-    reap();
-    return !has_children();
-  };
-  if (wait_until(patience, is_alone)) return;
+  if (wait_until(patience, [this] { return leftovers().empty(); })) return;
   // Each may leave children of its own, which are ours then: hence every time anew.
   wait_until(10s, [&] {
-    for (const pid_t child : children()) kill(child, SIGKILL);
-    return is_alone();
+    const std::vector<pid_t> alive = leftovers();
+    for (const pid_t child : alive) kill(child, SIGKILL);
+    return alive.empty();
   });
 }
 

@@ -44,10 +44,12 @@ class ChildProcess {
  private:
   void receive(const siginfo_t& signal);
   void reap();
+  std::vector<pid_t> leftovers();
 
   sigset_t watched_{}, original_mask_{};
-  pid_t child_ = 0;  // 0: none runs
-  int status_ = 0;   // of the last child, as wait(2) gives it
+  std::vector<pid_t> others_;  // children from before, such as tee in `... > >(tee log)`
+  pid_t child_ = 0;            // 0: none runs
+  int status_ = 0;             // of the last child, as wait(2) gives it
   std::optional<int> stop_signal_;
 };
 

@@ -1,5 +1,6 @@
 #include "launch/train_command.h"
 
+#include <csignal>
 #include <iostream>
 #include <memory>
 #include <string>
@@ -28,6 +29,9 @@ void train(const TrainRequest& request) {
     options.observer = graph_dumper("update", request.dump_pass, std::cout);
   }
   const bool is_done = Trainer(config, mpi, signals, options).run();
+  // The ranks leave with 75 one by one, and srun --kill-on-bad-exit terminates those that are not
+  // the first: then its own code would be that of a crash.
+  if (!is_done) std::signal(SIGTERM, SIG_IGN);
   mpi.finish();
   if (!is_done) throw Error(ExitCode::interrupted, "saved and stopped; start again to go on");
 }

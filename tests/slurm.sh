@@ -55,13 +55,13 @@ make_bench() {
     seq -f "Load %.0f of llama $i crosses the pass." "$((10 + i % 7))" >"$bench/text/$i.txt"
   done
   "$caravan" data build "$bench/text" --output "$bench/data" --vocab-size 300 \
-    >"$bench/data.log" || fail "cannot build data, see $bench/data.log"
+    >"$bench/data.log" 2>&1 || fail "cannot build data, see $bench/data.log"
   cat >"$bench/tiny.yaml" <<YAML
 output_dir: $bench/unnamed
 model: {family: llama, hidden_size: 32, intermediate_size: 64, num_hidden_layers: 2,
         num_attention_heads: 4, num_key_value_heads: 2, tie_word_embeddings: true}
 data: {train: $bench/data, sequence_len: 32}
-train: {max_steps: ${STEPS:-600}, micro_batch_size: 2, global_batch_size: 8, seed: 3}
+train: {max_steps: ${STEPS:-300}, micro_batch_size: 2, global_batch_size: 8, seed: 3}
 optimizer: {learning_rate: 3e-3, lr_scheduler_type: constant, warmup_steps: 2}
 parallel: {zero: 1}
 runtime: {threads: 1}
@@ -131,21 +131,40 @@ has_same_bits() { # RUN: as the run that nothing happened to
   grep -q crc32c "$bench/calm.tensors" && cmp "$bench/calm.tensors" "$bench/$1.tensors"
 }
 
-was_said() { grep -q -- "$2" "$bench/$1.out" || { tail -n 30 "$bench/$1.out"; return 1; }; }
+was_said() { grep -q -- "$2" "$bench/$1.out"; } # RUN TEXT
 
 was_restarted() { [ "$(restarts_of "$1")" -gt 0 ]; }
+
+# Lines for what /proc separates by NUL; none when the process is gone.
+words_of() {
+  { tr '\0' '\n' <"$1"; } 2>/dev/null
+  return 0
+}
 
 # The rank that srun calls 2; of the ranks, only it has this number and this run's command line.
 kill_rank() { # RUN
   local process
   for process in /proc/[0-9]*; do
-    if tr '\0' '\n' <"$process/environ" 2>/dev/null | grep -qx SLURM_PROCID=2 &&
-      tr '\0' ' ' <"$process/cmdline" 2>/dev/null | grep -q "caravan train .*$bench/$1 "; then
+    if words_of "$process/environ" | grep -qx SLURM_PROCID=2 &&
+      words_of "$process/cmdline" | grep -qx "output_dir=$bench/$1" &&
+      words_of "$process/cmdline" | head -n 1 | grep -qx build/caravan; then
       kill -9 "${process#/proc/}"
       return
     fi
   done
   return 1
+}
+
+# As a power loss would: before anything else Slurm's daemons of this node's steps, which would
+# report how the processes below them ended.
+kill_node() { # NODE
+  local process parent
+  for process in /proc/[0-9]*; do
+    words_of "$process/environ" | grep -qx "SLURMD_NODENAME=$1" || continue
+    parent="$(awk '/^PPid:/ {print $2}' "$process/status" 2>/dev/null)"
+    if [ "$(cat "/proc/$parent/comm" 2>/dev/null)" = slurmstepd ]; then kill -9 "$parent"; fi
+  done
+  "$SLURM_CLUSTER" kill "$1"
 }
 
 announce "starting four nodes"
@@ -166,6 +185,7 @@ for launcher in srun mpirun; do
   check "$launcher: a checkpoint" wait_for 60 has_step "$run" 40
   scancel --signal=USR1 --batch "$job"
   check "$launcher: the ranks save and stop" wait_for 30 was_said "$run" "saved and stopped"
+  check "$launcher: that is why" wait_for 30 was_said "$run" "saved before the end of its time"
   check "$launcher: ends after being queued again" ends_well "$job" "$run"
   check "$launcher: was queued again once" [ "$(restarts_of "$job")" = 1 ]
   check "$launcher: has the same bits" has_same_bits "$run"
@@ -185,7 +205,7 @@ for node in n3 n1; do # n1 runs the batch script
   announce "srun: the node $node dies"
   job="$(submit srun.sbatch "$run")"
   check "$node dies: a checkpoint" wait_for 60 has_step "$run" 40
-  "$SLURM_CLUSTER" kill "$node"
+  kill_node "$node"
   check "$node dies: queued again" wait_for 90 was_restarted "$job"
   "$SLURM_CLUSTER" revive "$node"
   check "$node dies: ends" ends_well "$job" "$run"

@@ -36,7 +36,8 @@ supervise() {
   }
   trap 'pass_on USR1' USR1
   trap 'pass_on TERM' TERM
-  build/caravan supervise --max-restarts "${RESTARTS_IN_JOB:-5}" -- "$@" &
+  # Slurm takes a moment to clear away the old step.
+  build/caravan supervise --max-restarts "${RESTARTS_IN_JOB:-5}" --delay 3 -- "$@" &
   child=$!
   if [ -n "$is_stopping" ]; then kill -s "$is_stopping" "$child"; fi
   # A signal ends `wait`, not the command.

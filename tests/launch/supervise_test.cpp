@@ -1,6 +1,10 @@
 // What supervise decides; tests/e2e/supervise_test.cpp runs it.
 #include "launch/supervise_command.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <csignal>
 #include <fstream>
 
 #include "launch/child_process.h"
@@ -116,6 +120,22 @@ TEST(ChildProcess, WhatTheCommandLeavesBehindIsCleared) {
   EXPECT_EQ(kill(left_behind, 0), 0);
   child.clear_leftovers(std::chrono::seconds(0));
   EXPECT_EQ(kill(left_behind, 0), -1);
+}
+
+// A shell's `program > >(tee log)` makes tee a child of the program.
+TEST(ChildProcess, ChildrenFromBeforeStay) {
+  const pid_t before = fork();
+  if (before == 0) {
+    execlp("sleep", "sleep", "1000", nullptr);
+    _exit(1);
+  }
+  ChildProcess child;
+  ASSERT_EQ(child.run({"true"}), 0);
+  child.clear_leftovers(std::chrono::seconds(0));
+  int status = 0;
+  EXPECT_EQ(waitpid(before, &status, WNOHANG), 0);
+  kill(before, SIGKILL);
+  waitpid(before, &status, 0);
 }
 
 }  // namespace
