@@ -121,8 +121,8 @@ class Supervisor {
     return code;
   }
 
-  // Whether the command is to be started again, and may be now. `code` becomes 75 when a request to
-  // stop came while nothing ran.
+  // Whether the command is to be started again, and may be now. `code` becomes that of a stop when
+  // the request to stop came while nothing ran.
   bool prepare_restart(int& code) {
     if (!is_worth_a_restart(code)) return false;
     if (const std::string reason = reason_to_give_up(); !reason.empty()) {
@@ -134,7 +134,9 @@ class Supervisor {
     child_.wait_until(kLockPatience, [&] { return is_stopped() || run_.is_free(); });
     child_.wait_until(std::chrono::duration<double>(request_.delay_seconds), is_stopped);
     if (is_stopped()) {
-      code = static_cast<int>(ExitCode::interrupted);
+      const int signal = *child_.stop_signal();
+      code =
+          signal == SIGUSR1 ? static_cast<int>(ExitCode::interrupted) : kFirstSignalCode + signal;
       say("asked to stop between two starts; %s when started again", run_.next_start());
       return false;
     }

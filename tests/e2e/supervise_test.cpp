@@ -158,6 +158,32 @@ TEST_F(Supervised, AskedToStopItStops) {
       << result.output;
 }
 
+bool has_children(pid_t process) {
+  const std::string id = std::to_string(process);
+  std::ifstream file("/proc/" + id + "/task/" + id + "/children");
+  pid_t child = 0;
+  return static_cast<bool>(file >> child);
+}
+
+// Nothing runs during the delay: it ends at once, as the signal would have ended the command.
+TEST_F(Supervised, StopsWhileNothingRuns) {
+  for (const auto& [signal, code] : {std::pair{SIGUSR1, 75}, std::pair{SIGTERM, 143}}) {
+    const std::string path = bench_->path("waiting" + std::to_string(signal));
+    std::jthread asker([&](const std::stop_token& stop) {
+      while (!stop.stop_requested()) {
+        std::this_thread::sleep_for(10ms);
+        for (const pid_t found : processes(path, "supervise")) {
+          if (fs::exists(path) && !has_children(found)) kill(found, signal);
+        }
+      }
+    });
+    const ProcessResult result = run_caravan("supervise --delay 1000 -- sh -c 'touch " + path +
+                                             "; exit 6' sh output_dir=" + path);
+    asker.request_stop();
+    EXPECT_EQ(result.exit_code, code) << result.output;
+  }
+}
+
 TEST_F(Supervised, AMistakeIsNotRepeated) {
   const ProcessResult result = supervise("mistaken", "train.global_batch_size=7");
   EXPECT_EQ(result.exit_code, 2) << result.output;
