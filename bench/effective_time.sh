@@ -43,9 +43,9 @@ YAML
 train=(mpirun -n "$num_processes" "$caravan" train "$bench/run.yaml")
 
 median_step_ms() {
-  "${train[@]}" "$@" "output_dir=$bench/trial" train.max_steps=15 >"$bench/log" 2>&1 ||
+  "${train[@]}" "$@" "output_dir=$bench/trial" train.max_steps=31 >"$bench/log" 2>&1 ||
     { cat "$bench/log" >&2 && fail "the trial run failed"; }
-  sed -n 's/.*"step_ms":\([0-9]*\).*/\1/p' "$bench/trial/metrics.jsonl" | sort -n | sed -n 8p
+  sed -n 's/.*"step_ms":\([0-9]*\).*/\1/p' "$bench/trial/metrics.jsonl" | sort -n | sed -n 16p
 }
 
 stamp() { while IFS= read -r line; do printf '%s %s\n' "$EPOCHREALTIME" "$line"; done; }
