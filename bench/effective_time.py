@@ -49,11 +49,13 @@ def main():
     gone = [min((start - kill for start in starts if start > kill), default=0) for kill in kills]
     to_kill = 0.0  # between the last step's end and the death
     for kill in kills:
-        to_kill += min((kill - steps[-1][0] for steps in attempts if steps[-1][0] < kill), default=0)
+        ends = [steps[-1][0] for steps in attempts if steps[-1][0] < kill]
+        to_kill += kill - max(ends, default=kill)
     kept_seconds = sum(kept.values())
     rest = wall - kept_seconds - lost - sum(start_up) - sum(gone) - to_kill
+    step_ms = 1000 * mean(list(kept.values()))
     rows = [
-        ("steps that were kept", kept_seconds, f"{len(kept)} of {1000 * mean(list(kept.values())):.0f} ms"),
+        ("steps that were kept", kept_seconds, f"{len(kept)} of {step_ms:.0f} ms"),
         ("steps done again", lost, f"{lost / max(1, len(kills)):.2f} s a death"),
         ("steps cut off by a death", to_kill, ""),
         ("from a death to the next start", sum(gone), f"{mean(gone):.2f} s each"),
