@@ -69,12 +69,16 @@ void check_command(const CLI::App& app, int argc, const char* const* argv) {
   throw config_error(absl::StrFormat("unknown command '%s'; %s", printable(argv[1]), fix));
 }
 
-void parse(CLI::App& app, int argc, const char* const* argv) {
+// The exit code.
+int parse(CLI::App& app, int argc, const char* const* argv) {
   try {
     check_command(app, argc, argv);
     app.parse(argc, argv);
+    return static_cast<int>(ExitCode::done);
   } catch (const CLI::Success& request) {  // --help, --version
-    app.exit(request);
+    return app.exit(request);
+  } catch (const CLI::RuntimeError& ended) {  // a command that has said everything itself
+    return ended.get_exit_code();
   } catch (const CLI::ParseError& error) {
     throw config_error(absl::StrFormat("%s; see %s", one_line(error.what()), help_command(app)));
   }
@@ -84,11 +88,11 @@ void parse(CLI::App& app, int argc, const char* const* argv) {
 
 int run_command_line(CLI::App& app, int argc, const char* const* argv) {
   try {
-    parse(app, argc, argv);
+    const int code = parse(app, argc, argv);
     if (std::fflush(stdout) != 0 || !std::cout.flush()) {
       throw internal_error("cannot write to standard output; is the disk full?");
     }
-    return static_cast<int>(ExitCode::done);
+    return code;
   } catch (const std::exception&) {
     const ErrorText error = describe_error(std::current_exception());
     return fail(error.code, error.message);

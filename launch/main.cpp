@@ -6,6 +6,7 @@
 #include "launch/data_command.h"
 #include "launch/doctor_command.h"
 #include "launch/plan_command.h"
+#include "launch/supervise_command.h"
 #include "launch/train_command.h"
 
 namespace {
@@ -14,6 +15,7 @@ constexpr char kFooter[] = R"(examples:
   caravan train configs/quickstart.yaml
   caravan train configs/quickstart.yaml train.max_steps=100 optimizer.learning_rate=3e-4
   mpirun -n 2 caravan train configs/quickstart.yaml
+  caravan supervise -- mpirun -n 2 caravan train configs/quickstart.yaml
   caravan plan configs/quickstart.yaml
 
 exit codes: 0 done, 1 internal, 2 configuration or usage, 3 data, 4 checkpoint, 5 diverged,
@@ -33,6 +35,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   app.footer(kFooter);
   caravan::add_train_command(app);
+  caravan::add_supervise_command(app);
   caravan::add_plan_command(app);
   caravan::add_data_command(app);
   caravan::add_ckpt_command(app);

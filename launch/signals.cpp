@@ -53,6 +53,7 @@ void SignalWatch::watch(const std::stop_token& stop) {
 void SignalWatch::receive(int signal) {
   const auto now = std::chrono::steady_clock::now();
   if (signal == SIGTERM) {
+    if (ignores_term_) return;
     has_term_ = true;
     std::this_thread::sleep_for(last_words_.load());
     _exit(kExitAfterTerm);
@@ -65,6 +66,12 @@ void SignalWatch::receive(int signal) {
   } else if (now - stop_asked_ >= kSecondRequest) {
     _exit(static_cast<int>(ExitCode::interrupted));
   }
+}
+
+// The first is for later, the second for now: a blocked signal is not ignored.
+void SignalWatch::ignore_term() {
+  std::signal(SIGTERM, SIG_IGN);
+  ignores_term_ = true;
 }
 
 SignalRequest SignalWatch::take() {

@@ -32,6 +32,10 @@ class SignalWatch {
 
   // From now on the process lives so much longer after a TERM.
   void set_last_words(std::chrono::milliseconds time) { last_words_ = time; }
+  // From now on a TERM does nothing, also when this object is gone: the ranks leave one by one, and
+  // srun --kill-on-bad-exit terminates those that are not the first, whose code would then be that
+  // of a crash.
+  void ignore_term();
   bool has_term() const { return has_term_; }  // any thread
 
  private:
@@ -41,6 +45,7 @@ class SignalWatch {
   std::atomic<SignalRequest> pending_{SignalRequest::none};
   std::atomic<std::chrono::milliseconds> last_words_{std::chrono::milliseconds(0)};
   std::atomic<bool> has_term_{false};
+  std::atomic<bool> ignores_term_{false};
   std::chrono::steady_clock::time_point stop_asked_;  // when the first USR1 came
   std::jthread thread_;                               // last: it uses the above
 };

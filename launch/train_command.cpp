@@ -74,6 +74,7 @@ void train(const TrainRequest& request) {
   if (watchdog) watchdog->finish();
   watchdog.reset();
   trainer.reset();
+  if (!is_done) signals.ignore_term();
   mpi.finish();
   if (!is_done) throw Error(ExitCode::interrupted, "saved and stopped; start again to go on");
 }
