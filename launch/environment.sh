@@ -22,9 +22,6 @@ allow_local_mpi() {
   # By default each process is bound to one core, which its compute threads and its communication
   # thread would then share, however many cores there are. Unbound, the kernel places them.
   export OMPI_MCA_hwloc_base_binding_policy="${OMPI_MCA_hwloc_base_binding_policy:-none}"
-  # After a rank's death mpirun asks the others to end and waits a second, twice, before it kills
-  # them. Ours end at once when asked.
-  export OMPI_MCA_odls_base_sigkill_timeout="${OMPI_MCA_odls_base_sigkill_timeout:-0}"
   # An error is the one line that caravan prints, without mpirun's paragraphs about it.
   export OMPI_MCA_orte_execute_quiet="${OMPI_MCA_orte_execute_quiet:-1}"
 }
