@@ -47,12 +47,19 @@ json encode_file(const FileRecord& file) {
           {"frame_crc32c", crc32c_hex(file.frame_crc32c)}};
 }
 
+// 8 digits for each, without anything between.
+std::string encode_checksums(const std::vector<uint32_t>& checksums) {
+  std::string text;
+  for (const uint32_t checksum : checksums) text += crc32c_hex(checksum);
+  return text;
+}
+
 json encode_shard(const ShardRecord& shard) {
   return {{"offset", shard.box.offset},
           {"extent", shard.box.extent},
           {"file", shard.file},
           {"offset_bytes", shard.offset_bytes},
-          {"crc32c", crc32c_hex(shard.crc32c)}};
+          {"crc32c", encode_checksums(shard.crc32c)}};
 }
 
 json encode_tensors(const std::vector<TensorRecord>& tensors) {
@@ -154,6 +161,9 @@ void check_tensor(const TensorRecord& tensor, const Require& require, FileRanges
     require(files.count(shard.file) > 0, part, "is said to be in unlisted file " + shard.file);
     require(shard.offset_bytes >= 0 && shard.offset_bytes <= INT64_MAX - bytes, part,
             "impossible offset_bytes");
+    require(std::ssize(shard.crc32c) == num_blocks(bytes), part,
+            absl::StrFormat("a shard in %s has %d checksums, not %d", shard.file,
+                            shard.crc32c.size(), num_blocks(bytes)));
     files[shard.file].push_back({shard.offset_bytes, shard.offset_bytes + bytes, &tensor});
     covered += elements;
     require(covered <= num_elements, part, "its shards overlap");

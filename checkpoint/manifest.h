@@ -47,12 +47,16 @@ struct FileRecord {
   bool operator==(const FileRecord&) const = default;
 };
 
+// A checksum covers this much of a shard, so that who wants a part reads little more than that.
+inline constexpr int64_t kBlockBytes = int64_t{1} << 20;
+constexpr int64_t num_blocks(int64_t bytes) { return (bytes + kBlockBytes - 1) / kBlockBytes; }
+
 // A box of a tensor, dense in `file` as the dataset that is called like the tensor.
 struct ShardRecord {
   Box box;
   std::string file;
-  int64_t offset_bytes = 0;  // of its first element in the file
-  uint32_t crc32c = 0;       // of its elements
+  int64_t offset_bytes = 0;      // of its first element in the file
+  std::vector<uint32_t> crc32c;  // of its elements, by blocks; the last one may be shorter
 
   bool operator==(const ShardRecord&) const = default;
 };

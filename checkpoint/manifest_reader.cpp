@@ -2,6 +2,7 @@
 // is believed: every field is fetched by kind, with a message that names it.
 #include <simdjson.h>
 
+#include <charconv>
 #include <cmath>
 #include <limits>
 
@@ -44,11 +45,23 @@ class Fields {
   int64_t integer(const char* field) const { return get<int64_t>(field, "an integer"); }
 
   uint32_t checksum(const char* field) const {
-    const std::string text = this->text(field);
-    const bool hex =
-        text.size() == 8 && text.find_first_not_of("0123456789abcdef") == std::string::npos;
-    if (!hex) fail(field, "is not 8 hex digits");
-    return static_cast<uint32_t>(std::stoul(text, nullptr, 16));
+    const std::vector<uint32_t> one = checksums(field);
+    if (one.size() != 1) fail(field, "is not 8 hex digits");
+    return one.front();
+  }
+
+  // Any number of them, one after the other.
+  std::vector<uint32_t> checksums(const char* field) const {
+    const auto text = get<std::string_view>(field, "text");
+    std::vector<uint32_t> result(text.size() / 8);
+    for (size_t i = 0; i < result.size(); ++i) {
+      const char* const begin = text.data() + 8 * i;
+      const auto [end, error] = std::from_chars(begin, begin + 8, result[i], 16);
+      if (error != std::errc{} || end != begin + 8) fail(field, "is not of hex digits");
+    }
+    const bool is_plain = text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+    if (text.size() % 8 != 0 || !is_plain) fail(field, "is not 8 hex digits a checksum");
+    return result;
   }
 
   Shape shape(const char* field) const {
@@ -134,7 +147,7 @@ ShardRecord decode_shard(const Fields& fields) {
   return {.box = {fields.shape("offset"), fields.shape("extent")},
           .file = fields.text("file"),
           .offset_bytes = fields.integer("offset_bytes"),
-          .crc32c = fields.checksum("crc32c")};
+          .crc32c = fields.checksums("crc32c")};
 }
 
 std::vector<TensorRecord> decode_tensors(const Fields& fields) {

@@ -10,8 +10,6 @@
 namespace caravan {
 namespace {
 
-constexpr int64_t kChunkBytes = int64_t{1} << 20;  // stays in the L2 cache from CRC to write
-
 struct ByteRange {
   int64_t begin, end;
 };
@@ -63,14 +61,15 @@ ShardRecord write_shard(Hdf5Writer& writer, const std::string& file, const Tenso
   writer.create(shard.name, hdf5_type_of(shard.dtype), shard.extent);
   writer.write_attribute(shard.name, "dtype", std::string(name(shard.dtype)));
   const int64_t element_bytes = size_bytes(shard.dtype), total = num_elements(shard.extent);
-  uint32_t crc = 0;
-  for (int64_t first = 0; first < total; first += kChunkBytes / element_bytes) {
-    const int64_t count = std::min(total - first, kChunkBytes / element_bytes);
-    const void* chunk = next(first * element_bytes, count * element_bytes);
-    crc = crc32c(chunk, static_cast<size_t>(count * element_bytes), crc);
-    writer.write(shard.name, first, count, chunk);
+  std::vector<uint32_t> checksums;
+  // A block stays in the L2 cache from its checksum to its write.
+  for (int64_t first = 0; first < total; first += kBlockBytes / element_bytes) {
+    const int64_t count = std::min(total - first, kBlockBytes / element_bytes);
+    const void* block = next(first * element_bytes, count * element_bytes);
+    checksums.push_back(crc32c(block, static_cast<size_t>(count * element_bytes)));
+    writer.write(shard.name, first, count, block);
   }
-  return {box, file, writer.dataset(shard.name).offset_bytes, crc};
+  return {box, file, writer.dataset(shard.name).offset_bytes, std::move(checksums)};
 }
 
 void compare(const Hdf5Reader& reader, const FileContent& content) {
@@ -98,7 +97,7 @@ RankReport write_rank_file(const std::string& folder, const std::string& name,
   if (shards.empty()) return report;
   const std::string path = folder + "/" + name;
   Hdf5Writer writer(path, ExitCode::checkpoint);
-  std::vector<std::byte> buffer(source ? kChunkBytes : 0);
+  std::vector<std::byte> buffer(source ? kBlockBytes : 0);
   std::vector<ByteRange> ranges;
   for (size_t i = 0; i < shards.size(); ++i) {
     const TensorShard& shard = shards[i];

@@ -7,13 +7,12 @@
 namespace caravan {
 namespace {
 
-constexpr int64_t kBufferBytes = int64_t{1} << 20;
 constexpr int kMaxOpenFiles = 256;  // a quarter of the usual limit of descriptors
 
 }  // namespace
 
 CheckpointReader::CheckpointReader(const std::string& path)
-    : path_(path), manifest_(read_manifest(path)), buffer_(kBufferBytes) {
+    : path_(path), manifest_(read_manifest(path)), buffer_(kBlockBytes) {
   for (const FileRecord& file : manifest_.files) files_[file.name].record = &file;
   for (const TensorRecord& tensor : manifest_.tensors) {
     tensors_[tensor.name] = &tensor;
@@ -59,28 +58,24 @@ void CheckpointReader::read(const TensorRequest& request) {
   }
 }
 
+// Whole blocks, since those have the checksums.
 void CheckpointReader::read_shard(const TensorRecord& tensor, const ShardRecord& shard,
                                   const Box& common, const TensorRequest& request) {
   Hdf5Reader& reader = open(files_.at(shard.file));
-  const int64_t element_bytes = size_bytes(tensor.dtype);
+  const int64_t element_bytes = size_bytes(tensor.dtype), step = kBlockBytes / element_bytes;
+  const int64_t total = num_elements(shard.box.extent);
   SharedRuns runs(shard.box, {request.offset, request.extent}, common);
-  // The first time the whole shard passes by, for its checksum; later only what is wanted.
-  const bool is_checked = checked_.count(&shard) > 0;
-  const int64_t begin = is_checked ? runs.source_begin() : 0;
-  const int64_t end = is_checked ? runs.source_end() : num_elements(shard.box.extent);
-  uint32_t crc = 0;
-  for (int64_t first = begin; first < end; first += kBufferBytes / element_bytes) {
-    const int64_t count = std::min(end - first, kBufferBytes / element_bytes);
+  for (int64_t block = runs.source_begin() / step; block * step < runs.source_end(); ++block) {
+    const int64_t first = block * step, count = std::min(total - first, step);
+    const auto bytes = static_cast<size_t>(count * element_bytes);
     reader.read(tensor.name, first, count, buffer_.data());
-    if (!is_checked) crc = crc32c(buffer_.data(), static_cast<size_t>(count * element_bytes), crc);
+    bytes_read_ += static_cast<int64_t>(bytes);
+    if (crc32c(buffer_.data(), bytes) != shard.crc32c[static_cast<size_t>(block)]) {
+      throw checkpoint_error(absl::StrFormat("%s: tensor '%s' is damaged (checksum mismatch)",
+                                             reader.path(), tensor.name));
+    }
     runs.copy(first, count, buffer_.data(), element_bytes, static_cast<char*>(request.data));
   }
-  if (is_checked) return;
-  if (crc != shard.crc32c) {
-    throw checkpoint_error(absl::StrFormat("%s: tensor '%s' is damaged (checksum mismatch)",
-                                           reader.path(), tensor.name));
-  }
-  checked_.insert(&shard);
 }
 
 }  // namespace caravan

@@ -1,15 +1,15 @@
 // Loading from a checkpoint: any box of any global tensor, out of whatever shards were written, so
 // that every layout of ranks loads every other. Each byte that reaches the caller was checked, and
-// so was the whole of each shard and the frame of each file it came from.
+// so was the frame of each file that it came from.
 //
-// Memory: the manifest and one buffer of 1 MiB. Reads only the files that hold what is asked for.
+// Memory: the manifest and one block (manifest.h). Reads only the files that hold what is asked
+// for, and of their tensors only the blocks.
 // Threads: one at a time; opens HDF5 files (see data/hdf5_file.h).
 // Errors: checkpoint errors that name tensor and file.
 #pragma once
 
 #include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -39,6 +39,8 @@ class CheckpointReader {
   bool has_tensor(const std::string& name) const { return tensors_.count(name) > 0; }
   const TensorRecord& tensor(const std::string& name) const;  // an error when missing
 
+  int64_t bytes_read() const { return bytes_read_; }  // of tensors, so far
+
   // Fills request.data. After an error its content is undefined and must not be used.
   void read(const TensorRequest& request);
 
@@ -56,9 +58,9 @@ class CheckpointReader {
   Manifest manifest_;
   std::map<std::string, const TensorRecord*> tensors_;
   std::map<std::string, File> files_;
-  std::set<const ShardRecord*> checked_;
   std::vector<char> buffer_;
   int num_open_ = 0;
+  int64_t bytes_read_ = 0;
 };
 
 }  // namespace caravan

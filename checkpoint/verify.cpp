@@ -15,11 +15,9 @@
 namespace caravan {
 namespace {
 
-constexpr int64_t kBufferBytes = int64_t{1} << 20;
-
 class Verifier {
  public:
-  explicit Verifier(const std::string& folder) : folder_(folder), buffer_(kBufferBytes) {}
+  explicit Verifier(const std::string& folder) : folder_(folder), buffer_(kBlockBytes) {}
 
   Verification take() { return std::move(result_); }
 
@@ -68,14 +66,14 @@ void Verifier::shard(const ReadableFile& file, const std::string& path,
   const int64_t end =
       begin + num_elements(content.shard->box.extent) * size_bytes(content.tensor->dtype);
   if (end > file.size_bytes()) fail_tensor(path, content, "lies beyond the end of the file");
-  uint32_t crc = 0;
-  for (int64_t position = begin; position < end; position += kBufferBytes) {
-    const int64_t count = std::min(end - position, kBufferBytes);
+  for (int64_t block = 0; begin + block * kBlockBytes < end; ++block) {
+    const int64_t position = begin + block * kBlockBytes;
+    const int64_t count = std::min(end - position, kBlockBytes);
     file.read(position, count, buffer_.data());
-    crc = crc32c(buffer_.data(), static_cast<size_t>(count), crc);
-  }
-  if (crc != content.shard->crc32c) {
-    fail_tensor(path, content, "is damaged (checksum mismatch)");
+    const uint32_t checksum = content.shard->crc32c[static_cast<size_t>(block)];
+    if (crc32c(buffer_.data(), static_cast<size_t>(count)) != checksum) {
+      fail_tensor(path, content, "is damaged (checksum mismatch)");
+    }
   }
 }
 

@@ -26,7 +26,7 @@ void write_fitting_manifest(const std::string& folder, int64_t offset) {
       crc32c(bytes.data() + at + 4, bytes.size() - at - 4, crc32c(bytes.data(), at));
   Manifest manifest{.header = header_of_step(1), .files = {}, .tensors = {}};
   manifest.files = {{kFile, static_cast<int64_t>(bytes.size()), frame}};
-  const ShardRecord shard{{{0}, {1}}, kFile, offset, crc32c(bytes.data() + at, 4)};
+  const ShardRecord shard{{{0}, {1}}, kFile, offset, {crc32c(bytes.data() + at, 4)}};
   manifest.tensors = {{"d", DType::i32, {1}, {shard}}};
   write_bytes(folder + "/" + kManifestName, encode(manifest));
 }

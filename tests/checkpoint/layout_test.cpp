@@ -46,6 +46,44 @@ TEST(Layout, LargeTensorInPieces) {
   }
 }
 
+// Blocks at the two ends of a range are all that is read beyond it.
+TEST(Layout, RanksReadOnlyTheirRanges) {
+  const TemporaryFolder folder;
+  const TestTensor spec{"w", DType::f32, {16'000, 256}, 0};  // 16 blocks
+  const std::string path = save_model(folder.path(), {spec}, 9, 2).path;
+  for (const int num_ranks : {1, 4, 7}) {
+    for (int rank = 0; rank < num_ranks; ++rank) {
+      const Box box = rank_box(spec, rank, num_ranks);
+      std::vector<char> found(static_cast<size_t>(4 * num_elements(box.extent)));
+      CheckpointReader reader(path);
+      reader.read({"w", DType::f32, spec.shape, box.offset, box.extent, found.data()});
+      EXPECT_EQ(found, box_bytes(spec, box, 9));
+      EXPECT_GE(reader.bytes_read(), std::ssize(found));
+      EXPECT_LE(reader.bytes_read(), std::ssize(found) + 3 * kBlockBytes) << num_ranks;
+    }
+  }
+}
+
+// Damage in a block that nobody asks for is nobody's concern; in any other it is.
+TEST(Layout, EachBlockHasItsChecksum) {
+  const TemporaryFolder folder;
+  const TestTensor spec{"w", DType::f32, {1000, 1024}, 0};  // 4 blocks
+  const std::string path = save_model(folder.path(), {spec}, 9, 1).path;
+  const ShardRecord shard = read_committed(path).tensors[0].shards[0];
+  ASSERT_EQ(shard.crc32c.size(), 4u);
+  std::string bytes = read_bytes(path + "/" + shard.file);
+  bytes[static_cast<size_t>(shard.offset_bytes + 2 * kBlockBytes)] ^= 1;
+  write_bytes(path + "/" + shard.file, bytes);
+  std::vector<float> row(1024);
+  CheckpointReader reader(path);
+  for (int64_t i = 0; i < 1000; ++i) {
+    const std::string error = error_of([&] {
+      reader.read({"w", DType::f32, spec.shape, {i, 0}, {1, 1024}, row.data()});
+    });
+    EXPECT_EQ(error.empty(), i < 512 || i >= 768) << i;
+  }
+}
+
 TEST(Layout, HeaderComesBack) {
   const TemporaryFolder folder;
   const SavedCheckpoint saved = save_model(folder.path(), small_model(), 12, 2);

@@ -18,9 +18,9 @@ Manifest example() {
   manifest.tensors = {{"a/w",
                        DType::f32,
                        {4, 6},
-                       {{{{0, 0}, {3, 6}}, "rank-00000-of-00002.h5", 4096, 0xDEADBEEF},
-                        {{{3, 0}, {1, 6}}, "rank-00001-of-00002.h5", 4096, 1}}},
-                      {"b", DType::bf16, {}, {{{{}, {}}, "rank-00000-of-00002.h5", 8192, 3}}}};
+                       {{{{0, 0}, {3, 6}}, "rank-00000-of-00002.h5", 4096, {0xDEADBEEF}},
+                        {{{3, 0}, {1, 6}}, "rank-00001-of-00002.h5", 4096, {1}}}},
+                      {"b", DType::bf16, {}, {{{{}, {}}, "rank-00000-of-00002.h5", 8192, {3}}}}};
   return manifest;
 }
 
@@ -123,6 +123,8 @@ TEST(Manifest, ContentIsValidated) {
   expect([](Manifest& m) { m.tensors[0].shards[0].file = "other.h5"; }, "unlisted file other.h5");
   expect([](Manifest& m) { m.tensors[0].shards[0].offset_bytes = -1; }, "offset_bytes");
   expect([](Manifest& m) { m.tensors[0].shards[0].offset_bytes = INT64_MAX; }, "offset_bytes");
+  expect([](Manifest& m) { m.tensors[0].shards[0].crc32c.clear(); }, "0 checksums, not 1");
+  expect([](Manifest& m) { m.tensors[0].shards[0].crc32c.push_back(1); }, "2 checksums, not 1");
   expect([](Manifest& m) { m.tensors[0].shards[0].offset_bytes = 8990; }, "beyond the end");
   expect([](Manifest& m) { m.tensors[1].shards[0].offset_bytes = 4100; }, "overlaps another one");
   expect([](Manifest& m) { m.tensors[0].shape = {INT64_MAX, INT64_MAX}; }, "impossible shape");
@@ -149,7 +151,7 @@ TEST(Manifest, ManyShardsAlongAnyDimAreValidatedSoon) {
     for (int64_t i = 0; i < 1 << 16; ++i) {
       Box box{{0, 0, 0}, {1, 1, 1}};
       box.offset[dim] = i;
-      tensor.shards.push_back({box, "f", 4 * i, 0});
+      tensor.shards.push_back({box, "f", 4 * i, {0}});
     }
     manifest.tensors = {tensor};
     EXPECT_NO_THROW(validate(manifest, "m.json"));
