@@ -16,7 +16,7 @@
 
 namespace caravan {
 
-inline constexpr int64_t kManifestFormat = 1;
+inline constexpr int64_t kManifestFormat = 2;
 inline constexpr const char* kManifestName = "manifest.json";
 inline constexpr int64_t kMaxManifestBytes = int64_t{256} << 20;
 

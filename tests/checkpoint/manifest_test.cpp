@@ -93,7 +93,7 @@ TEST(Manifest, FieldsAreNamed) {
   EXPECT_EQ(
       names(decode_error(replaced("\"step\": 5", "\"step\": \"5\"")), "'step' is not an integer"),
       "");
-  EXPECT_EQ(names(decode_error(replaced("\"format\": 1", "\"format\": 2")), "'format' is 2"), "");
+  EXPECT_EQ(names(decode_error(replaced("\"format\": 2", "\"format\": 1")), "'format' is 1"), "");
   EXPECT_EQ(names(decode_error(replaced("\"dtype\": \"f32\"", "\"dtype\": \"f31\"")),
                   "'tensors[0].dtype' is none of"),
             "");
