@@ -10,7 +10,7 @@
 namespace caravan {
 namespace {
 
-constexpr int64_t kChunkBytes = int64_t{1} << 20;  // stays in the L2 cache from CRC to write
+constexpr int64_t kChunkBytes = int64_t{1} << 18;  // stays in the L2 cache from copy to write
 
 struct ByteRange {
   int64_t begin, end;

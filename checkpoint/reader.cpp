@@ -7,8 +7,8 @@
 namespace caravan {
 namespace {
 
-constexpr int64_t kBufferBytes = int64_t{1} << 20;
-constexpr int kMaxOpenFiles = 256;  // a quarter of the usual limit of descriptors
+constexpr int64_t kBufferBytes = int64_t{1} << 18;  // stays in the L2 cache from read to copy
+constexpr int kMaxOpenFiles = 256;                  // a quarter of the usual limit of descriptors
 
 }  // namespace
 
@@ -68,12 +68,15 @@ void CheckpointReader::read_shard(const TensorRecord& tensor, const ShardRecord&
   const bool is_checked = checked_.count(&shard) > 0;
   const int64_t begin = is_checked ? runs.source_begin() : 0;
   const int64_t end = is_checked ? runs.source_end() : num_elements(shard.box.extent);
+  char* destination = static_cast<char*>(request.data);
   uint32_t crc = 0;
   for (int64_t first = begin; first < end; first += kBufferBytes / element_bytes) {
     const int64_t count = std::min(end - first, kBufferBytes / element_bytes);
-    reader.read(tensor.name, first, count, buffer_.data());
-    if (!is_checked) crc = crc32c(buffer_.data(), static_cast<size_t>(count * element_bytes), crc);
-    runs.copy(first, count, buffer_.data(), element_bytes, static_cast<char*>(request.data));
+    const std::optional<int64_t> place = runs.place(first, count);
+    char* chunk = place ? destination + *place * element_bytes : buffer_.data();
+    reader.read(tensor.name, first, count, chunk);
+    if (!is_checked) crc = crc32c(chunk, static_cast<size_t>(count * element_bytes), crc);
+    if (!place) runs.copy(first, count, chunk, element_bytes, destination);
   }
   if (is_checked) return;
   if (crc != shard.crc32c) {

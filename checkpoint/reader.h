@@ -2,7 +2,7 @@
 // that every layout of ranks loads every other. Each byte that reaches the caller was checked, and
 // so was the whole of each shard and the frame of each file it came from.
 //
-// Memory: the manifest and one buffer of 1 MiB. Reads only the files that hold what is asked for.
+// Memory: the manifest and one buffer of 256 KiB. Reads only the files that hold what is asked for.
 // Threads: one at a time; opens HDF5 files (see data/hdf5_file.h).
 // Errors: checkpoint errors that name tensor and file.
 #pragma once
