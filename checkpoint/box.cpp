@@ -84,6 +84,12 @@ int64_t SharedRuns::source_end() const {
   return last + run_;
 }
 
+std::optional<int64_t> SharedRuns::place(int64_t begin, int64_t count) const {
+  const bool is_inside = begin >= first_source_ && begin + count <= first_source_ + run_;
+  if (!outer_.empty() || !is_inside) return std::nullopt;
+  return destination_ + begin - first_source_;
+}
+
 void SharedRuns::advance() {
   for (size_t d = outer_.size(); d-- > 0;) {
     OuterDim& dim = outer_[d];

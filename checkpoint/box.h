@@ -31,6 +31,10 @@ class SharedRuns {
   int64_t source_begin() const;  // first element of the source that is needed
   int64_t source_end() const;    // one past the last
 
+  // Where in the destination the source elements [begin, begin + count) lie, when all of them
+  // belong there, in a row.
+  std::optional<int64_t> place(int64_t begin, int64_t count) const;
+
   // Copies what lies in the source elements [begin, begin + count), which `elements` holds, to its
   // place in `destination`. Calls must follow each other with rising, adjoining ranges.
   void copy(int64_t begin, int64_t count, const char* elements, int64_t element_bytes,

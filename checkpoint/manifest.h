@@ -49,6 +49,8 @@ struct FileRecord {
 
 // A checksum covers this much of a shard, so that who wants a part reads little more than that.
 inline constexpr int64_t kBlockBytes = int64_t{1} << 20;
+// Blocks are read and written in pieces that stay in the L2 cache from copy to checksum to write.
+inline constexpr int64_t kPieceBytes = kBlockBytes / 4;
 constexpr int64_t num_blocks(int64_t bytes) { return (bytes + kBlockBytes - 1) / kBlockBytes; }
 
 // A box of a tensor, dense in `file` as the dataset that is called like the tensor.

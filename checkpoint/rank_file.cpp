@@ -62,12 +62,13 @@ ShardRecord write_shard(Hdf5Writer& writer, const std::string& file, const Tenso
   writer.write_attribute(shard.name, "dtype", std::string(name(shard.dtype)));
   const int64_t element_bytes = size_bytes(shard.dtype), total = num_elements(shard.extent);
   std::vector<uint32_t> checksums;
-  // A block stays in the L2 cache from its checksum to its write.
-  for (int64_t first = 0; first < total; first += kBlockBytes / element_bytes) {
-    const int64_t count = std::min(total - first, kBlockBytes / element_bytes);
-    const void* block = next(first * element_bytes, count * element_bytes);
-    checksums.push_back(crc32c(block, static_cast<size_t>(count * element_bytes)));
-    writer.write(shard.name, first, count, block);
+  for (int64_t first = 0; first < total; first += kPieceBytes / element_bytes) {
+    const int64_t count = std::min(total - first, kPieceBytes / element_bytes);
+    const int64_t first_byte = first * element_bytes, bytes = count * element_bytes;
+    const void* piece = next(first_byte, bytes);
+    if (first_byte % kBlockBytes == 0) checksums.push_back(0);
+    checksums.back() = crc32c(piece, static_cast<size_t>(bytes), checksums.back());
+    writer.write(shard.name, first, count, piece);
   }
   return {box, file, writer.dataset(shard.name).offset_bytes, std::move(checksums)};
 }
@@ -97,7 +98,7 @@ RankReport write_rank_file(const std::string& folder, const std::string& name,
   if (shards.empty()) return report;
   const std::string path = folder + "/" + name;
   Hdf5Writer writer(path, ExitCode::checkpoint);
-  std::vector<std::byte> buffer(source ? kBlockBytes : 0);
+  std::vector<std::byte> buffer(source ? kPieceBytes : 0);
   std::vector<ByteRange> ranges;
   for (size_t i = 0; i < shards.size(); ++i) {
     const TensorShard& shard = shards[i];

@@ -12,7 +12,7 @@ constexpr int kMaxOpenFiles = 256;  // a quarter of the usual limit of descripto
 }  // namespace
 
 CheckpointReader::CheckpointReader(const std::string& path)
-    : path_(path), manifest_(read_manifest(path)), buffer_(kBlockBytes) {
+    : path_(path), manifest_(read_manifest(path)), buffer_(kPieceBytes) {
   for (const FileRecord& file : manifest_.files) files_[file.name].record = &file;
   for (const TensorRecord& tensor : manifest_.tensors) {
     tensors_[tensor.name] = &tensor;
@@ -58,23 +58,32 @@ void CheckpointReader::read(const TensorRequest& request) {
   }
 }
 
-// Whole blocks, since those have the checksums.
 void CheckpointReader::read_shard(const TensorRecord& tensor, const ShardRecord& shard,
                                   const Box& common, const TensorRequest& request) {
   Hdf5Reader& reader = open(files_.at(shard.file));
-  const int64_t element_bytes = size_bytes(tensor.dtype), step = kBlockBytes / element_bytes;
+  const int64_t element_bytes = size_bytes(tensor.dtype);
+  const int64_t block = kBlockBytes / element_bytes, piece = kPieceBytes / element_bytes;
   const int64_t total = num_elements(shard.box.extent);
   SharedRuns runs(shard.box, {request.offset, request.extent}, common);
-  for (int64_t block = runs.source_begin() / step; block * step < runs.source_end(); ++block) {
-    const int64_t first = block * step, count = std::min(total - first, step);
-    const auto bytes = static_cast<size_t>(count * element_bytes);
-    reader.read(tensor.name, first, count, buffer_.data());
-    bytes_read_ += static_cast<int64_t>(bytes);
-    if (crc32c(buffer_.data(), bytes) != shard.crc32c[static_cast<size_t>(block)]) {
+  // Whole blocks, since those have the checksums.
+  const int64_t begin = runs.source_begin() / block * block;
+  const int64_t end = std::min(total, (runs.source_end() + block - 1) / block * block);
+  char* const destination = static_cast<char*>(request.data);
+  uint32_t crc = 0;
+  for (int64_t first = begin; first < end; first += piece) {
+    const int64_t count = std::min(end - first, piece);
+    const std::optional<int64_t> place = runs.place(first, count);
+    char* const bytes = place ? destination + *place * element_bytes : buffer_.data();
+    reader.read(tensor.name, first, count, bytes);
+    bytes_read_ += count * element_bytes;
+    if (first % block == 0) crc = 0;
+    crc = crc32c(bytes, static_cast<size_t>(count * element_bytes), crc);
+    const bool ends_block = (first + count) % block == 0 || first + count == total;
+    if (ends_block && crc != shard.crc32c[static_cast<size_t>(first / block)]) {
       throw checkpoint_error(absl::StrFormat("%s: tensor '%s' is damaged (checksum mismatch)",
                                              reader.path(), tensor.name));
     }
-    runs.copy(first, count, buffer_.data(), element_bytes, static_cast<char*>(request.data));
+    if (!place) runs.copy(first, count, bytes, element_bytes, destination);
   }
 }
 

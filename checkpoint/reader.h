@@ -2,10 +2,9 @@
 // that every layout of ranks loads every other. Each byte that reaches the caller was checked, and
 // so was the frame of each file that it came from.
 //
-// Memory: the manifest and one block (manifest.h). Reads only the files that hold what is asked
-// for, and of their tensors only the blocks.
-// Threads: one at a time; opens HDF5 files (see data/hdf5_file.h).
-// Errors: checkpoint errors that name tensor and file.
+// Memory: the manifest and one piece of a block (manifest.h). Reads only the files that hold what
+// is asked for, and of their tensors only the blocks. Threads: one at a time; opens HDF5 files (see
+// data/hdf5_file.h). Errors: checkpoint errors that name tensor and file.
 #pragma once
 
 #include <map>

@@ -21,6 +21,7 @@ namespace {
 static_assert(sizeof(hid_t) == sizeof(int64_t));
 
 constexpr int64_t kAlignmentBytes = 4096;
+constexpr int64_t kWriteBackBytes = int64_t{8} << 20;
 constexpr int kMaxDims = 8;
 constexpr int kMaxDepth = 16;
 constexpr size_t kMaxObjects = 1 << 20;
@@ -201,6 +202,16 @@ void Hdf5Writer::write(const std::string& name, int64_t first, int64_t count,
     if (done < 0) Fail{path_, error_code_}(name, "cannot write: " + errno_text(errno));
     source += done, position += done, left -= done;
   }
+  begin_write_back(position);
+}
+
+// The disk works while the next bytes are made; otherwise all of its work would be left to close().
+// Only a hint: errors are fsync's to report.
+void Hdf5Writer::begin_write_back(int64_t position) {
+  if (position - written_back_ < kWriteBackBytes) return;
+  ::sync_file_range(file_descriptor_, written_back_, position - written_back_,
+                    SYNC_FILE_RANGE_WRITE);
+  written_back_ = position;
 }
 
 void Hdf5Writer::write_attribute(const std::string& object, const std::string& name,

@@ -94,9 +94,11 @@ class Hdf5Writer {
  private:
   const Hdf5Dataset& created(const std::string& dataset) const;
   void check_type(const std::string& dataset, Hdf5Type type) const;
+  void begin_write_back(int64_t position);
 
   std::string path_;
   ExitCode error_code_;
+  int64_t written_back_ = 0;  // the disk was told to write what lies before
   int file_descriptor_ = -1;  // elements go past the library: exact errno, no copies
   int64_t file_ = -1;         // hid_t
   std::map<std::string, Hdf5Dataset> datasets_;

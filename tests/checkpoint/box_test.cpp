@@ -71,7 +71,7 @@ class Draw {
 // Random pairs of boxes in 0 to 4 dims, the source handed over in pieces of random sizes.
 TEST(Box, SharedRunsCopyExactlyTheIntersection) {
   Draw draw;
-  int num_shared = 0;
+  int num_shared = 0, num_placed = 0;
   for (int round = 0; round < 3000; ++round) {
     Shape shape(static_cast<size_t>(draw.below(5)));
     for (int64_t& size : shape) size = 1 + draw.below(6);
@@ -88,8 +88,13 @@ TEST(Box, SharedRunsCopyExactlyTheIntersection) {
     ASSERT_LE(end, static_cast<int64_t>(from.size()));
     while (begin < end) {
       const int64_t count = 1 + draw.below(end - begin);
-      runs.copy(begin, count, reinterpret_cast<const char*>(from.data() + begin), 4,
-                reinterpret_cast<char*>(to.data()));
+      if (const std::optional<int64_t> place = runs.place(begin, count)) {
+        std::copy_n(from.data() + begin, count, to.data() + *place);
+        ++num_placed;
+      } else {
+        runs.copy(begin, count, reinterpret_cast<const char*>(from.data() + begin), 4,
+                  reinterpret_cast<char*>(to.data()));
+      }
       begin += count;
     }
     const std::vector<int32_t> expected = global_elements(target, shape);
@@ -102,6 +107,7 @@ TEST(Box, SharedRunsCopyExactlyTheIntersection) {
     }
   }
   EXPECT_GT(num_shared, 500);
+  EXPECT_GT(num_placed, 100);
 }
 
 }  // namespace
