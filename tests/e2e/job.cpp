@@ -50,7 +50,8 @@ bool Job::is_over() const {
 }
 
 bool Job::wait_until(const std::function<bool()>& condition) const {
-  return wait_for(condition, [this] { return is_over(); }, 60s);
+  return wait_for(
+      condition, [this] { return is_over(); }, 60s);
 }
 
 ProcessResult Job::result() {
@@ -84,7 +85,8 @@ std::vector<pid_t> Job::launcher() const {
 
 bool Job::is_gone_within(double seconds) const {
   const auto is_gone = [this] { return find([](const std::string&) { return true; }).empty(); };
-  return wait_for(is_gone, [] { return false; }, std::chrono::duration<double>(seconds));
+  return wait_for(
+      is_gone, [] { return false; }, std::chrono::duration<double>(seconds));
 }
 
 // The launcher first, or it would start to clean up.

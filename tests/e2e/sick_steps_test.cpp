@@ -97,12 +97,12 @@ class SickSteps : public testing::Test {
 
   // With save_steps=1, so that the newest checkpoint is that of the step before the last.
   void expect_divergence(int max_skipped, int num_ranks) {
-    const ProcessResult result = bench_.train(
-        "diverged",
-        "optimizer.learning_rate=1e30 checkpoint.save_steps=1 train.max_steps=100 "
-        "train.max_skipped=" +
-            std::to_string(max_skipped),
-        num_ranks);
+    const ProcessResult result =
+        bench_.train("diverged",
+                     "optimizer.learning_rate=1e30 checkpoint.save_steps=1 train.max_steps=100 "
+                     "train.max_skipped=" +
+                         std::to_string(max_skipped),
+                     num_ranks);
     EXPECT_EQ(result.exit_code, 5) << result.output;
     const auto lines = step_lines(run("diverged"));
     const int64_t last = lines.rbegin()->first;
@@ -144,8 +144,7 @@ TEST_F(SickSteps, AreSkippedWithoutSharding) { expect_survived("parallel.zero=0"
 // second one, its bias corrections would make it 0.74 times as long.
 TEST_F(SickSteps, AdamCountsUpdates) {
   const ProcessResult result = bench_.train(
-      "adam",
-      "train.max_steps=2 checkpoint.save_steps=1 optimizer.weight_decay=0 --fault nan@1:0");
+      "adam", "train.max_steps=2 checkpoint.save_steps=1 optimizer.weight_decay=0 --fault nan@1:0");
   ASSERT_EQ(result.exit_code, 0) << result.output;
   const std::vector<float> before = read_vector("adam", 1, "model.norm.weight");
   const std::vector<float> after = read_vector("adam", 2, "model.norm.weight");
@@ -170,10 +169,10 @@ TEST_F(SickSteps, NoneAllowedEndsAtTheFirst) {
 TEST_F(SickSteps, ASpikeIsMarked) {
   const ProcessResult calm = bench_.train("spike", "train.max_steps=140");
   ASSERT_EQ(calm.exit_code, 0) << calm.output;
-  const ProcessResult thrown = bench_.train(
-      "spike",
-      "train.max_steps=145 optimizer.learning_rate=1 log.logging_steps=1000 "
-      "--allow-config-change");
+  const ProcessResult thrown =
+      bench_.train("spike",
+                   "train.max_steps=145 optimizer.learning_rate=1 log.logging_steps=1000 "
+                   "--allow-config-change");
   ASSERT_EQ(thrown.exit_code, 0) << thrown.output;
   EXPECT_GT(count(thrown.output, " | loss spike +"), 0u) << thrown.output;
   size_t num_marked = 0;

@@ -68,9 +68,8 @@ TEST_F(Signals, Usr1WhileASaveIsInFlight) {
   for (int64_t i = 1; i <= 3; ++i) {
     const int64_t before = newest();
     Job job(bench_, "run", kEndless + options, 2);
-    ASSERT_TRUE(job.wait_until([&] {
-      return newest() >= before + i && !list_temporaries(checkpoints()).empty();
-    }));
+    ASSERT_TRUE(job.wait_until(
+        [&] { return newest() >= before + i && !list_temporaries(checkpoints()).empty(); }));
     send(job.launcher(), SIGUSR1);
     const ProcessResult stopped = job.result();
     EXPECT_EQ(stopped.exit_code, 75) << stopped.output;
@@ -103,12 +102,12 @@ TEST_F(Signals, ASecondUsr1EndsAtOnce) {
 
 // Signals find the process in generated code that no handler may interrupt.
 TEST_F(Signals, AStormOfUsr2HarmsNothing) {
-  Job job(bench_, "run", "train.max_steps=300", 0);
+  Job job(bench_, "run", "train.max_steps=150", 0);
   // Not before: a program that has only begun to start is ended by such a signal, as any other.
   ASSERT_TRUE(job.wait_until([&] { return has_steps(); }));
   while (!job.is_over()) {
     for (const pid_t process : job.ranks()) kill(process, SIGUSR2);
-    std::this_thread::sleep_for(5ms);
+    std::this_thread::sleep_for(10ms);
   }
   const ProcessResult result = job.result();
   EXPECT_EQ(result.exit_code, 0) << result.output;
