@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs, builds and runs all tests; then the unit tests again under the address and undefined
-# behaviour sanitizers. Ends with the two summaries. SANITIZE=0 leaves the second part out.
+# behaviour sanitizers, and the fuzzers for a moment. Ends with the summaries. SANITIZE=0 leaves the
+# second part out. The long versions of some tests: tests/soak.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
@@ -31,6 +32,9 @@ if [ "${SANITIZE:-1}" != 0 ]; then
   announce "testing with sanitizers"
   # Tests that start mpirun are left out: Open MPI itself does not pass the leak check.
   run_tests build-sanitize -j "$(processors)" -LE mpi -E '^e2e/'
+  announce "fuzzing"
+  install_packages clang libclang-rt-14-dev
+  ./tests/fuzz/run.sh 20000
   echo "with sanitizers:" && cat build-sanitize/test-summary.txt
 fi
 cat build/test-summary.txt

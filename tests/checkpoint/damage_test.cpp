@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <filesystem>
 
 #include "checkpoint/directory.h"
@@ -15,6 +16,9 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kRanks = 2;
+
+// CARAVAN_SOAK=1: minutes instead of a second.
+bool is_soak() { return std::getenv("CARAVAN_SOAK") != nullptr; }
 
 std::string load_error(const std::string& path) {
   std::string message;
@@ -53,13 +57,16 @@ TEST_F(Damage, NoneIsFine) {
 }
 
 TEST_F(Damage, BitFlips) {
-  const RandomStream random(5, RandomPurpose::test, 0);
-  for (uint64_t i = 0; i < 600; ++i) {
-    expect_reported(files_[i % files_.size()], [&](std::string bytes) {
-      const size_t at = random.bits(2 * i) % bytes.size();
-      bytes[at] = static_cast<char>(bytes[at] ^ (1 << random.bits(2 * i + 1) % 8));
-      return bytes;
-    });
+  const uint64_t num_seeds = is_soak() ? 3 : 1, num_changes = is_soak() ? 20000 : 600;
+  for (uint64_t seed = 0; seed < num_seeds; ++seed) {
+    const RandomStream random(5, RandomPurpose::test, seed);
+    for (uint64_t i = 0; i < num_changes; ++i) {
+      expect_reported(files_[i % files_.size()], [&](std::string bytes) {
+        const size_t at = random.bits(2 * i) % bytes.size();
+        bytes[at] = static_cast<char>(bytes[at] ^ (1 << random.bits(2 * i + 1) % 8));
+        return bytes;
+      });
+    }
   }
 }
 

@@ -235,13 +235,15 @@ TEST_F(Hdf5File, DamageIsRefusedOrStaysInTheElements) {
   write_example();
   std::ifstream file(path(), std::ios::binary);
   const std::string good(std::istreambuf_iterator<char>(file), {});
+  // CARAVAN_SOAK=1: 60,000 flips.
+  const bool is_soak = std::getenv("CARAVAN_SOAK") != nullptr;
   const RandomStream random(4, RandomPurpose::test, 0);
   for (uint64_t i = 0; i < 100; ++i) {
     std::ofstream(path(), std::ios::binary | std::ios::trunc)
         << good.substr(0, random.bits(i) % good.size());
     EXPECT_NE(refusal(), "");
   }
-  for (uint64_t i = 0; i < 1500; ++i) {
+  for (uint64_t i = 0; i < (is_soak ? 60000 : 1500); ++i) {
     std::string bad = good;
     const size_t at = random.bits(1000 + i) % bad.size();
     bad[at] = static_cast<char>(bad[at] ^ (1 << i % 8));

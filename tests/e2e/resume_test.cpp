@@ -4,10 +4,10 @@
 
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 
 #include "checkpoint/directory.h"
 #include "tests/e2e/caravan_process.h"
+#include "tests/e2e/run_record.h"
 
 namespace caravan {
 namespace {
@@ -15,33 +15,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kSteps = 20;
-
-// The lines of metrics that count, without what depends on the clock.
-std::map<int64_t, std::string> step_lines(const std::string& run) {
-  std::ifstream file(run + "/metrics.jsonl");
-  std::map<int64_t, std::string> lines;
-  for (std::string line; std::getline(file, line);) {
-    nlohmann::json object = nlohmann::json::parse(line);
-    if (object.contains("event")) continue;
-    for (const char* clock : {"time", "step_ms", "tok_s", "mem_gib", "data_ms", "save_ms"}) {
-      object.erase(clock);
-    }
-    lines[object.at("step").get<int64_t>()] = object.dump();
-  }
-  return lines;
-}
-
-// Without what may differ: the clock, the place of the run, and the files' own structures (HDF5
-// stores times there).
-Manifest manifest_of(const std::string& run, int64_t step) {
-  Manifest manifest = read_committed(run + "/checkpoints/" + step_folder_name(step));
-  manifest.header.unix_time = 0;
-  manifest.header.config_hash = "";  // output_dir differs
-  manifest.header.texts.clear();
-  manifest.header.run_id = "";
-  manifest.files.clear();
-  return manifest;
-}
 
 class ExactResume : public testing::Test {
  protected:
@@ -56,10 +29,7 @@ class ExactResume : public testing::Test {
     ASSERT_EQ(lines.size(), size_t{kSteps});
     for (const int step : steps) {
       const std::string run = bench_.path("again");
-      fs::remove_all(run);
-      const std::string folder = "/checkpoints/" + step_folder_name(step);
-      fs::create_directories(run + "/checkpoints");
-      fs::copy(bench_.path("whole") + folder, run + folder, fs::copy_options::recursive);
+      copy_checkpoint(bench_.path("whole"), run, step);
       train("again", common, num_ranks);
       EXPECT_TRUE(manifest_of(run, kSteps) == last) << "from step " << step;
       std::map<int64_t, std::string> rest = lines;

@@ -1,12 +1,9 @@
 // The program as a user runs it: learning, ranks, exactness, resuming, memory.
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
-#include <thread>
 
 #include "tests/e2e/caravan_process.h"
 
@@ -77,36 +74,6 @@ TEST_F(Training, StopAndResumeIsTheSameBits) {
   const std::vector<double> both = train("parts");
   ASSERT_EQ(first.size(), 3u);
   EXPECT_EQ(both, uninterrupted);
-}
-
-// What a scheduler does before the time of a job is over.
-TEST_F(Training, SignalSavesAndStops) {
-  const std::string long_run = "train.max_steps=100000 log.logging_steps=100000";
-  const ProcessResult stopped = bench_->train_and_signal("signalled", long_run, "USR1", 2);
-  EXPECT_EQ(stopped.exit_code, 75) << stopped.output;
-  const size_t num_steps = bench_->losses("signalled").size();
-  const std::string one_more = "train.max_steps=" + std::to_string(num_steps + 1);
-  const std::vector<double> resumed = train("signalled", one_more, 2);
-  EXPECT_EQ(resumed.size(), num_steps + 1);
-  EXPECT_EQ(resumed, train("unsignalled", one_more, 2));
-}
-
-// Signals find the process in generated code that no handler may interrupt.
-TEST_F(Training, AStormOfSignalsHarmsNothing) {
-  const std::string run = bench_->path("stormy");
-  std::jthread storm([&](const std::stop_token& stop) {
-    const std::string send = "pkill -USR2 -f '^[^ ]*/caravan train .*" + run + "'";
-    while (!stop.stop_requested()) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-      [[maybe_unused]] const int nobody_there_yet = std::system(send.c_str());
-    }
-  });
-  const ProcessResult result = bench_->train("stormy", "train.max_steps=100");
-  storm.request_stop();
-  EXPECT_EQ(result.exit_code, 0) << result.output;
-  const size_t first_save = result.output.find("| saved");  // a signal's, not that of the end
-  EXPECT_NE(first_save, result.output.rfind("| saved")) << result.output;
-  EXPECT_EQ(bench_->losses("stormy"), train("calm", "train.max_steps=100"));
 }
 
 TEST_F(Training, ResumesInAnotherLayout) {

@@ -50,6 +50,18 @@ TEST(Log, StepLineWithoutWhatIsNotKnown) {
             "159,012 tok/s | mem 0.25 GiB | eta 0s | skip 2");
 }
 
+TEST(Log, SpikesAreNamedAtTheEnd) {
+  StepMetrics m = large_run();
+  const std::string calm = step_line(m);
+  m.loss_z = 4.99;
+  m.grad_norm_z = -9;  // a fall is none
+  EXPECT_EQ(step_line(m), calm);
+  m.loss_z = 5.04;
+  m.grad_norm_z = 123.45;
+  m.skipped_steps = 1;
+  EXPECT_EQ(step_line(m), calm + " | skip 1 | loss spike +5.0z | gnorm spike +123.5z");
+}
+
 TEST(Log, NumbersForPeople) {
   EXPECT_EQ(format_count(0), "0");
   EXPECT_EQ(format_count(999), "999");

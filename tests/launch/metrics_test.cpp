@@ -50,6 +50,25 @@ TEST(Metrics, WhatIsNotFiniteIsNull) {
   EXPECT_TRUE(line["grad_norm"].is_null());
 }
 
+TEST(Metrics, SpikesAndSkippedStepsAreMarked) {
+  StepMetrics m = one_step();
+  m.loss_z = 4.99;
+  auto line = nlohmann::json::parse(metrics_line(m));
+  EXPECT_EQ(line["loss_z"], 4.99);
+  EXPECT_FALSE(line.contains("grad_norm_z"));
+  EXPECT_FALSE(line.contains("spike"));
+  EXPECT_FALSE(line.contains("skipped"));
+  m.grad_norm_z = 5;  // either of them
+  m.skipped_steps = 2;
+  line = nlohmann::json::parse(metrics_line(m));
+  EXPECT_EQ(line["grad_norm_z"], 5);
+  EXPECT_EQ(line["spike"], true);
+  EXPECT_EQ(line["skipped"], 2);
+  m.loss_z = -9;  // a fall is none
+  m.grad_norm_z.reset();
+  EXPECT_FALSE(nlohmann::json::parse(metrics_line(m)).contains("spike"));
+}
+
 TEST(Metrics, AppendsAcrossRuns) {
   const TemporaryFolder folder;
   const std::string path = folder / "metrics.jsonl";
