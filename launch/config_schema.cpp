@@ -178,7 +178,9 @@ Keys<CheckpointConfig> checkpoint_keys() {
           choice<OnSaveError>({{"stop", OnSaveError::stop}, {"continue", OnSaveError::go_on}}),
           "when a checkpoint cannot be written"),
       key("resume_from_checkpoint", &C::resume_from_checkpoint, resume_format(),
-          "auto: the newest of output_dir, if any; false: start anew"),
+          "auto: the newest of output_dir, if any; false: start anew; a path: from there, and when "
+          "started "
+          "again from what output_dir has since"),
   };
 }
 

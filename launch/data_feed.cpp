@@ -3,12 +3,16 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "checkpoint/crc32c.h"
 #include "runtime/error.h"
 
 namespace caravan {
 namespace {
 
 constexpr int kPrefetchDepth = 4;  // micro-batches
+constexpr int64_t kProbes = 64;    // places that the checksum of a token file looks at
+constexpr int64_t kProbeTokens = 1024;
 
 SamplerOptions sampler_options(const Config& config) {
   return {.sequence_len = config.data.sequence_len,
@@ -21,6 +25,18 @@ BatchLayout batch_layout(const Config& config, const Mesh& mesh) {
           .micro_batch_size = config.train.micro_batch_size,
           .num_ranks = mesh.size(Axis::dp),
           .rank = mesh.coordinate(Axis::dp)};
+}
+
+// Reads at most 64 Ki tokens, however large the file is; all of them when it is small.
+uint32_t probe(const TokenFile& file) {
+  std::vector<int32_t> tokens(std::min(kProbeTokens, file.num_tokens()));
+  const int64_t last = file.num_tokens() - std::ssize(tokens);  // where the last probe begins
+  uint32_t crc = 0;
+  for (int64_t i = 0; i < kProbes; ++i) {
+    file.read(last / (kProbes - 1) * i + last % (kProbes - 1) * i / (kProbes - 1), tokens);
+    crc = crc32c(tokens.data(), tokens.size() * sizeof(int32_t), crc);
+  }
+  return crc;
 }
 
 }  // namespace
@@ -59,6 +75,16 @@ DataFeed::DataFeed(const Config& config, const Mesh& mesh)
         std::make_unique<TokenFile>(token_file_path(config.data.validation, "validation"));
   }
   sampler_ = std::make_unique<Sampler>(std::move(sources), options_);
+}
+
+std::string DataFeed::identity() const {
+  std::vector<std::string> files;
+  for (const auto& file : files_) {
+    files.push_back(absl::StrFormat("%d tokens in %d documents, tokenizer %s, checksum %s",
+                                    file->num_tokens(), file->num_documents(),
+                                    file->vocabulary().tokenizer_hash, crc32c_hex(probe(*file))));
+  }
+  return absl::StrJoin(files, "; ");
 }
 
 void DataFeed::start(int64_t first_step) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "data/prefetcher.h"
@@ -21,6 +22,10 @@ class DataFeed {
  public:
   // Opens and checks all files.
   DataFeed(const Config& config, const Mesh& mesh);
+
+  // What the training files hold: their sizes, tokenizers and a checksum of tokens at many places.
+  // Two files with the same are the same data, unless someone changed single documents in place.
+  std::string identity() const;
 
   // Begins to read ahead: the first batch is that of step `first_step`, counted from 0.
   void start(int64_t first_step);

@@ -33,11 +33,14 @@ std::string to_json(const Failure& failure) {
   return object.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
-bool write_file(const std::string& path, const std::string& text) {
+// Whether the file was made. A full disk has room for its name, not for the text: then it is empty,
+// which still tells the other ranks that one has failed and spoken.
+bool make_file(const std::string& path, const std::string& text) {
   const int file = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file < 0) return false;
   const bool is_whole = write(file, text.data(), text.size()) == std::ssize(text);
-  return (close(file) == 0) && is_whole;
+  const bool is_sound = is_whole || ftruncate(file, 0) == 0;
+  return (close(file) == 0) && is_sound;
 }
 
 // A link is made or it is not, also between machines, and never shows half a file.
@@ -45,7 +48,7 @@ Claim claim(const std::string& output_dir, const Failure& failure) {
   const std::string path = failure_path(output_dir);
   const std::string temporary =
       absl::StrFormat("%s.%s.%d.%d", path, failure.host, getpid(), gettid());
-  if (!write_file(temporary, to_json(failure))) {
+  if (!make_file(temporary, to_json(failure))) {
     unlink(temporary.c_str());
     return has_failure(output_dir) ? Claim::later : Claim::unwritable;
   }
@@ -57,7 +60,7 @@ Claim claim(const std::string& output_dir, const Failure& failure) {
   unlink(temporary.c_str());
   if (reason == EEXIST) return Claim::later;
   // A filesystem without links: only the name is certain then.
-  if (write_file(path, to_json(failure))) return Claim::first;
+  if (make_file(path, to_json(failure))) return Claim::first;
   return has_failure(output_dir) ? Claim::later : Claim::unwritable;
 }
 

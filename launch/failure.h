@@ -28,9 +28,10 @@ void remove_failure(const std::string& output_dir);
 enum class Claim : uint8_t {
   first,       // the file is this one's
   later,       // another rank was first: say nothing
-  unwritable,  // nobody can know: the disk is full, or the folder is gone
+  unwritable,  // nobody can know: the folder is read-only or gone
 };
-// Makes error.json, whole or not at all, unless it exists. Any thread of any rank; never throws.
+// Makes error.json unless it exists: whole, or empty where the disk is full. Any thread of any
+// rank; never throws.
 Claim claim_failure(const std::string& output_dir, const Failure& failure) noexcept;
 
 bool has_failure(const std::string& output_dir);

@@ -15,14 +15,20 @@ namespace caravan {
 namespace {
 
 // Whether a step that both configurations have would be made at another rate. Other keys of the
-// schedule are compared as such.
+// schedule are compared as such. Rates that differ differ at most steps, so of very many steps some
+// are looked at, and the last.
 bool changes_schedule(const Config& before, const Config& after, int64_t step) {
   const LrSchedule old_schedule = lr_schedule(before), new_schedule = lr_schedule(after);
   const int64_t end = std::min(before.train.max_steps, after.train.max_steps);
-  for (int64_t next = step + 1; next <= end; ++next) {
-    if (learning_rate(old_schedule, next) != learning_rate(new_schedule, next)) return true;
+  const auto differ = [&](int64_t at) {
+    return learning_rate(old_schedule, at) != learning_rate(new_schedule, at);
+  };
+  constexpr int64_t kLooks = 100'000;
+  const int64_t stride = std::max<int64_t>(1, (end - step) / kLooks);
+  for (int64_t next = step + 1; next <= end; next += stride) {
+    if (differ(next)) return true;
   }
-  return false;
+  return end > step && differ(end);
 }
 
 // What a change of a key means for a run that goes on.
@@ -73,6 +79,21 @@ void check_changes(const CheckpointHeader& header, const Config& config, Console
   }
 }
 
+// The paths of the data are compared as keys are; this is what lies there.
+void check_data(const CheckpointHeader& header, Console* console, const ResumeOptions& options) {
+  const auto saved = header.texts.find(kDataIdentity);
+  if (saved == header.texts.end() || saved->second == options.data_identity) return;
+  const std::string what =
+      absl::StrFormat("data.train held other data when the checkpoint was saved (%s; now %s)",
+                      saved->second, options.data_identity);
+  if (!options.allow_config_change) {
+    throw data_error(what +
+                     ", which makes it another run; bring the data back, or pass "
+                     "--allow-config-change");
+  }
+  if (console) console->warn("data.train", what);
+}
+
 void note_layout(const CheckpointHeader& header, const Mesh& mesh, Console* console) {
   if (!console) return;
   for (const Axis axis : kAxes) {
@@ -114,6 +135,7 @@ std::optional<ResumedRun> resume_run(const ResumeChoice& choice, Session& sessio
     if (error.empty()) {
       const CheckpointHeader& header = reader->manifest().header;
       check_changes(header, session.config(), console, options);
+      check_data(header, console, options);
       if (console) console->line(absl::StrFormat("resuming from %s", paths[i]));
       note_layout(header, session.mesh(), console);
       error = common_error(world, [&] {

@@ -15,6 +15,7 @@ namespace caravan {
 struct ResumeOptions {
   // Goes on also when keys have changed that make the run another than the uninterrupted one.
   bool allow_config_change = false;
+  std::string data_identity = {};  // see DataFeed::identity; the same on all ranks
 };
 
 struct ResumedRun {
@@ -24,7 +25,8 @@ struct ResumedRun {
 
 // Collective. Loads the first of the checkpoints in `choice` (rank 0's counts) that every rank can
 // read whole, and says which were passed over. Nothing when there is none to go on from. Errors: a
-// config error names the key that changed, a checkpoint error what is damaged.
+// config error names the key that changed, a data error says that the data has changed behind its
+// path, a checkpoint error what is damaged.
 std::optional<ResumedRun> resume_run(const ResumeChoice& choice, Session& session, Console* console,
                                      const ResumeOptions& options);
 

@@ -26,6 +26,23 @@ std::vector<std::string> newest_first(const std::string& folder, const LatestChe
   return paths;
 }
 
+void check_is_checkpoint(const std::string& path) {
+  std::error_code error;
+  if (fs::exists(fs::path(path) / "manifest.json", error)) return;
+  throw config_error(absl::StrFormat(
+      "checkpoint.resume_from_checkpoint is '%s', which is no checkpoint; write auto, false, or "
+      "the folder of one such as RUN/checkpoints/step-00000100",
+      path));
+}
+
+// Whether a run that began at `start`, a checkpoint of another folder, made the newest of this one:
+// then the same command was started again and goes on. One of the same folder is a wish to go back.
+bool came_from(const std::string& start, const std::string& latest) {
+  const fs::path folder = fs::canonical(latest).parent_path();
+  return fs::canonical(start).parent_path() != folder &&
+         read_committed(start).header.run_id == read_committed(latest).header.run_id;
+}
+
 }  // namespace
 
 std::string checkpoints_folder(const Config& config) {
@@ -76,12 +93,17 @@ ResumeChoice RunFolder::choose_resume() const {
     case ResumeFrom::Kind::automatic:
       return {newest_first(folder, latest), std::move(latest.ignored)};
     case ResumeFrom::Kind::path:
+      check_is_checkpoint(resume.path);
       if (latest.path.empty() || read_committed(resume.path).header.step >= latest.step) {
         return {{resume.path}, {}};
       }
-      throw config_error(absl::StrFormat(
-          "%s is older than %s, and would mix with it; choose another output_dir to go on from it",
-          resume.path, latest.path));
+      if (!came_from(resume.path, latest.path)) {
+        throw config_error(
+            absl::StrFormat("%s is older than %s, and would mix with it; choose "
+                            "another output_dir to go on from it",
+                            resume.path, latest.path));
+      }
+      return {newest_first(folder, latest), std::move(latest.ignored)};
     case ResumeFrom::Kind::never:
       break;
   }

@@ -22,11 +22,13 @@ int64_t saves_to_come(const Config& config, int64_t step) {
 
 }  // namespace
 
-Saver::Saver(const Config& config, Session& session, Console* console, std::string attempt)
+Saver::Saver(const Config& config, Session& session, Console* console, std::string attempt,
+             std::string data_identity)
     : config_(config),
       session_(session),
       console_(console),
       attempt_(std::move(attempt)),
+      data_identity_(std::move(data_identity)),
       save_(session.world(), writer_, session.checkpoint_copy(),
             [&session] { session.progress().moved(); }) {}
 
@@ -81,6 +83,7 @@ SaveRequest Saver::request_for(const TrainingState& state) const {
   for (const Axis axis : kAxes) request.header.layout[std::string(name(axis))] = mesh.size(axis);
   request.header.layout["zero"] = config_.parallel.zero;
   request.header.texts["config"] = to_yaml(config_);
+  request.header.texts[kDataIdentity] = data_identity_;
   request.shards = shards_to_save(session_.plan(), mesh, session_.arena());
   request.save_total_limit = config_.checkpoint.save_total_limit;
   request.attempt = attempt_;

@@ -17,8 +17,9 @@ namespace caravan {
 class Saver {
  public:
   // `session` and `console` (rank 0; null elsewhere) outlive it. `attempt`: the same on all ranks
-  // and never used before, part of the name of temporaries.
-  Saver(const Config& config, Session& session, Console* console, std::string attempt);
+  // and never used before, part of the name of temporaries. `data_identity` goes into checkpoints.
+  Saver(const Config& config, Session& session, Console* console, std::string attempt,
+        std::string data_identity);
 
   // Rank 0, before step 1: a checkpoint error when the file system has no room for the checkpoints
   // that will lie there at a time.
@@ -49,6 +50,7 @@ class Saver {
   Session& session_;
   Console* console_;
   std::string attempt_;
+  std::string data_identity_;
   WriterThread writer_;
   AsyncSave save_;
   int64_t step_ = 0;  // of the save in flight

@@ -49,6 +49,19 @@ std::string new_name(Communicator& world) {
   return gather_strings(world, absl::StrFormat("%016x", microseconds))[0];
 }
 
+// The same on all ranks, each of which may have files of its own.
+std::string common_identity(Communicator& world, const DataFeed& data) {
+  const std::vector<std::string> all = gather_strings(world, data.identity());
+  for (size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] == all[0]) continue;
+    throw data_error(
+        absl::StrFormat("data.train is not the same on all ranks: rank %d has %s, rank 0 has %s; "
+                        "copy it to all machines anew",
+                        rank, all[rank], all[0]));
+  }
+  return all[0];
+}
+
 }  // namespace
 
 Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
@@ -68,7 +81,9 @@ Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
                                                       .progress = options.progress});
   if (is_first) console_ = std::make_unique<Console>(console_options(config_.log.logging_steps));
   state_.run_id = new_name(session_->world());
-  saver_ = std::make_unique<Saver>(config_, *session_, console_.get(), state_.run_id.substr(8));
+  options_.resume.data_identity = common_identity(session_->world(), *data_);
+  saver_ = std::make_unique<Saver>(config_, *session_, console_.get(), state_.run_id.substr(8),
+                                   options_.resume.data_identity);
 }
 
 bool Trainer::run() {

@@ -12,6 +12,8 @@
 
 namespace caravan {
 
+inline constexpr char kDataIdentity[] = "data";  // of CheckpointHeader::texts
+
 struct TrainingState {
   std::string run_id;
   int64_t step = 0;                 // steps done, those skipped with them

@@ -107,5 +107,56 @@ TEST_F(ExactResume, DamagedNewestIsPassedOver) {
   EXPECT_TRUE(manifest_of(run, 6) == last);  // trained again, the same bits, in its place
 }
 
+// The same paths, other text behind them: no key has changed, the run would be another.
+TEST_F(ExactResume, OtherDataBehindTheSamePathNeedsAWord) {
+  train("fed", "train.max_steps=4", 2);
+  fs::remove_all(bench_.path("data"));
+  fs::remove(bench_.path("text") + "/document-7.txt");
+  const std::string rebuild = "data build " + bench_.path("text") + " --output " +
+                              bench_.path("data") + " --vocab-size 300 --validation-fraction 0.1";
+  ASSERT_EQ(run_caravan(rebuild).exit_code, 0);
+  const ProcessResult refused = bench_.train("fed", "train.max_steps=6", 2);
+  EXPECT_EQ(refused.exit_code, 3) << refused.output;
+  EXPECT_NE(refused.output.find("data.train held other data"), std::string::npos) << refused.output;
+  train("fed", "train.max_steps=6 --allow-config-change", 2);
+  train("fed", "train.max_steps=8", 2);  // the new data is now that of the run
+}
+
+// Rates that no step of this life will see are not compared one by one.
+TEST_F(ExactResume, EndlessRunsMayChangeTheirEnd) {
+  const std::string constant = "optimizer.lr_scheduler_type=constant checkpoint.save_steps=2 ";
+  const std::string stops = " --fault error@6:0";
+  const ProcessResult first =
+      bench_.train("endless", constant + "train.max_steps=1000000000000" + stops);
+  ASSERT_EQ(first.exit_code, 1) << first.output;
+  const ProcessResult second =
+      run_caravan(bench_.train_command(
+                      "endless", constant + "train.max_steps=2000000000000" + " --fault error@8:0"),
+                  0, "timeout 60");
+  EXPECT_EQ(second.exit_code, 1) << second.output;
+  EXPECT_NE(second.output.find("resuming from"), std::string::npos) << second.output;
+}
+
+// What supervise and a batch script do: the same command again, after some steps in a new folder.
+TEST_F(ExactResume, TheSameCommandGoesOnFromWhatItHasDoneSince) {
+  train("first", "train.max_steps=4", 0);
+  const std::string start = bench_.path("first") + "/checkpoints/" + step_folder_name(4);
+  const std::string again = "checkpoint.save_steps=2 checkpoint.resume_from_checkpoint=" + start;
+  train("second", again + " train.max_steps=6", 0);
+  const ProcessResult result = bench_.train("second", again + " train.max_steps=8");
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_NE(result.output.find("resuming from " + bench_.path("second") + "/checkpoints/" +
+                               step_folder_name(6)),
+            std::string::npos)
+      << result.output;
+  const ProcessResult back =
+      bench_.train("second", "checkpoint.resume_from_checkpoint=" + bench_.path("second") +
+                                 "/checkpoints/" + step_folder_name(6));
+  EXPECT_EQ(back.exit_code, 2) << back.output;  // older than its own newest
+  const ProcessResult none = bench_.train("third", "checkpoint.resume_from_checkpoint=latest");
+  EXPECT_EQ(none.exit_code, 2) << none.output;
+  EXPECT_NE(none.output.find("'latest', which is no checkpoint"), std::string::npos) << none.output;
+}
+
 }  // namespace
 }  // namespace caravan

@@ -2,9 +2,11 @@
 #include "launch/failure.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -64,6 +66,24 @@ TEST_F(FailureFile, TheFirstOneStays) {
 
 TEST_F(FailureFile, NoFolderMeansThatNobodyKnows) {
   EXPECT_EQ(claim_failure(folder_ + "/gone", failure(1)), Claim::unwritable);
+}
+
+// No byte can be written, as on a full disk: still only one rank is the first.
+TEST_F(FailureFile, AFullDiskHasOneFirstToo) {
+  const pid_t child = fork();
+  if (child == 0) {
+    const rlimit nothing{.rlim_cur = 0, .rlim_max = 0};
+    std::signal(SIGXFSZ, SIG_IGN);
+    const bool is_full = setrlimit(RLIMIT_FSIZE, &nothing) == 0;
+    const bool first = claim_failure(folder_, failure(1)) == Claim::first;
+    const bool later = claim_failure(folder_, failure(2)) == Claim::later;
+    _exit(is_full && first && later ? 0 : 1);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_TRUE(has_failure(folder_));
+  EXPECT_EQ(fs::file_size(failure_path(folder_)), 0u);
 }
 
 TEST_F(FailureFile, MessagesNeedNotBeText) {
