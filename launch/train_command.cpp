@@ -1,10 +1,14 @@
 #include "launch/train_command.h"
 
+#include <unistd.h>
+
 #include <chrono>
+#include <cstdlib>
 #include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "launch/end_job.h"
@@ -12,6 +16,7 @@
 #include "launch/fault.h"
 #include "launch/plan_command.h"
 #include "launch/signals.h"
+#include "launch/start_limit.h"
 #include "launch/trainer.h"
 #include "launch/watchdog.h"
 
@@ -27,6 +32,7 @@ struct TrainRequest {
 };
 
 constexpr std::chrono::milliseconds kLastWords{300};  // less than mpirun leaves
+constexpr std::chrono::seconds kLauncherTakes{5};     // at most, to end a job
 
 // Null when there are no others, or nobody wants one. Collective.
 std::unique_ptr<Watchdog> make_watchdog(const Config& config, MpiSession& mpi, SignalWatch& signals,
@@ -45,11 +51,44 @@ std::unique_ptr<Watchdog> make_watchdog(const Config& config, MpiSession& mpi, S
   return std::make_unique<Watchdog>(std::move(setup));
 }
 
+// The watchdog's limit for loading and saving; 0: none is wanted. A configuration that cannot be
+// read is an error that ranks tell together, when they know each other.
+std::chrono::seconds start_limit_seconds(const TrainRequest& request) {
+  try {
+    return std::chrono::seconds(
+        10 * load_config(request.config_path, request.overrides).runtime.watchdog_seconds);
+  } catch (const Error&) {
+    return std::chrono::seconds(600);
+  }
+}
+
+// All ranks that wait are late together. Rank 0 speaks, and its end ends the job; where it is the
+// one that hangs, another does.
+void end_late_start(std::chrono::seconds limit, const Progress& progress) {
+  const char* rank = std::getenv("PMIX_RANK");
+  if (rank != nullptr && std::atoi(rank) > 0) std::this_thread::sleep_for(kLauncherTakes);
+  print_failure(absl::StrFormat(
+      "the start takes longer than %d s (10 x runtime.watchdog_seconds): a process is stopped or "
+      "cannot be reached, or its disk does not answer; a rank that waits is in phase %s",
+      limit.count(), name(progress.read().phase)));
+  _exit(static_cast<int>(ExitCode::peer_lost));
+}
+
+// Null for a process without peers, or when nobody wants one.
+std::unique_ptr<StartLimit> make_start_limit(const TrainRequest& request,
+                                             const Progress& progress) {
+  const std::chrono::seconds limit = start_limit_seconds(request);
+  if (!launched_by_mpi(std::getenv) || limit.count() == 0) return nullptr;
+  return std::make_unique<StartLimit>(limit,
+                                      [limit, &progress] { end_late_start(limit, progress); });
+}
+
 void train(const TrainRequest& request) {
   SignalWatch signals;
+  Progress progress;
+  std::unique_ptr<StartLimit> start_limit = make_start_limit(request, progress);
   MpiSession mpi;
   const Config config = load_config(request.config_path, request.overrides);
-  Progress progress;
   TrainerOptions options{.resume = {.allow_config_change = request.allow_config_change},
                          .progress = &progress};
   if (!request.dump_pass.empty() && mpi.world().rank() == 0) {
@@ -65,6 +104,7 @@ void train(const TrainRequest& request) {
   try {
     trainer.emplace(config, mpi, signals, options);
     watchdog = make_watchdog(config, mpi, signals, trainer->session());
+    start_limit.reset();
     is_done = trainer->run();
   } catch (...) {
     // Before all ranks agreed on the plan, the folder may be that of another job.

@@ -86,6 +86,29 @@ TEST_F(CkptCommand, VerifiesOneOrAllAndCountsTheDamagedOnes) {
   EXPECT_EQ(text.find("ok:"), std::string::npos);
 }
 
+// Deletes a folder as soon as something is said about another.
+class DeletesWhenSpokenTo : public std::stringbuf {
+ public:
+  explicit DeletesWhenSpokenTo(std::string folder) : folder_(std::move(folder)) {}
+  int sync() override {
+    std::filesystem::remove_all(folder_);
+    return 0;
+  }
+
+ private:
+  std::string folder_;
+};
+
+TEST_F(CkptCommand, WhatARunDeletesMeanwhileIsNotDamaged) {
+  std::filesystem::remove(run_.path() + "/checkpoints/step-00001000/rank-00001-of-00002.h5");
+  DeletesWhenSpokenTo buffer(newest_);
+  std::ostream out(&buffer);
+  const std::string error = error_of([&] { verify_checkpoints(run_.path(), out); });
+  EXPECT_EQ(error, run_.path() + ": 1 of 1 checkpoint damaged");
+  EXPECT_NE(buffer.str().find(newest_ + ": deleted while it was read"), std::string::npos)
+      << buffer.str();
+}
+
 TEST_F(CkptCommand, VerifyingNothingIsNoSuccess) {
   const TemporaryFolder empty;
   std::string error;

@@ -163,6 +163,17 @@ TEST_F(Lost, AnErrorOfOneRankIsTheOnlyOneSaid) {
   EXPECT_TRUE(becomes_true([] { return find_processes(run_path()).empty(); }));
 }
 
+// Before MPI has started there is no watchdog yet; the start as a whole has a limit.
+TEST_F(Lost, StoppedBeforeMpiStarts) {
+  const std::string stop = "sh -c 'test $PMIX_RANK = 1 && kill -STOP $$; exec \"$@\"' sh";
+  const ProcessResult result =
+      run_caravan(bench_->train_command(run_name() + "/", "runtime.watchdog_seconds=1"), 0,
+                  "timeout -k 1 40 mpirun -n 2 " + stop);
+  EXPECT_EQ(result.exit_code, 6) << result.output;
+  expect_parts(error_line(result.output), {"the start takes longer than 10 s", "stopped"});
+  EXPECT_TRUE(becomes_true([] { return find_processes(run_path()).empty(); }));
+}
+
 TEST_F(Lost, ANewRunForgetsTheOldError) {
   train("--fault error@3:0", 0);
   EXPECT_TRUE(fs::exists(run_path() + "error.json"));
