@@ -66,7 +66,7 @@ def train_rows(runs):
         return statistics.median(one[key] for one in runs[name])
 
     for name in ("auto", "0"):
-        yield f"training waits for saving, copy_bytes {name}", f"{median(name, 'wait'):.2%}", "≤ 1 %"
+        yield f"training waits for saving, copy_bytes {name}", f"{median(name, 'wait'):.4%}", "≤ 1 %"
     for name in ("auto", "0"):
         ratios = [a["speed"] / b["speed"] for a, b in zip(runs[name], runs["never"])]
         label = f"steps a second, saving / not saving, copy_bytes {name}"
