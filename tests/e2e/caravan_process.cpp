@@ -99,12 +99,6 @@ ProcessResult Workbench::train(const std::string& run, const std::string& overri
   return run_caravan(train_command(run, overrides), num_ranks);
 }
 
-ProcessResult Workbench::train_and_signal(const std::string& run, const std::string& overrides,
-                                          const std::string& signal, int num_ranks) const {
-  return run_caravan(train_command(run, overrides), num_ranks,
-                     "timeout --preserve-status -s " + signal + " 3");
-}
-
 std::vector<double> Workbench::losses(const std::string& run) const {
   std::ifstream file(path(run) + "/metrics.jsonl");
   std::vector<double> losses;

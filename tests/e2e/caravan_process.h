@@ -35,9 +35,6 @@ class Workbench {
   // Trains into folder()/run with overrides ("train.max_steps=4 parallel.zero=1").
   ProcessResult train(const std::string& run, const std::string& overrides,
                       int num_ranks = 0) const;
-  // The same, and sends the signal after some seconds.
-  ProcessResult train_and_signal(const std::string& run, const std::string& overrides,
-                                 const std::string& signal, int num_ranks) const;
   std::vector<double> losses(const std::string& run) const;  // of its metrics.jsonl, bit for bit
 
  private:

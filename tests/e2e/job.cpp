@@ -41,8 +41,12 @@ Job::Job(const Workbench& bench, const std::string& run, const std::string& over
       result_(std::async(std::launch::async,
                          [=, &bench] { return bench.train(run, overrides, num_ranks); })) {}
 
+// More than once: it may only just be starting processes.
 Job::~Job() {
-  if (result_.valid() || !is_gone_within(0)) kill_all();
+  while (!is_over() || !is_gone_within(0)) {
+    kill_all();
+    std::this_thread::sleep_for(10ms);
+  }
 }
 
 bool Job::is_over() const {
@@ -89,10 +93,8 @@ bool Job::is_gone_within(double seconds) const {
       is_gone, [] { return false; }, std::chrono::duration<double>(seconds));
 }
 
-// The launcher first, or it would start to clean up.
 void Job::kill_all() const {
-  for (const pid_t process : launcher()) kill(process, SIGKILL);
-  for (const pid_t process : ranks()) kill(process, SIGKILL);
+  for (const pid_t process : find([](const std::string&) { return true; })) kill(process, SIGKILL);
 }
 
 }  // namespace caravan
