@@ -59,6 +59,11 @@ std::string library_reason() {
     return 1;  // stop: the walk starts at the innermost entry
   };
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, first, &reason);
+  // A failed system call: of a line full of pointers, the number is what helps.
+  constexpr std::string_view kNumber = "errno = ";
+  if (const size_t at = reason.find(kNumber); at != std::string::npos) {
+    return errno_text(std::atoi(reason.c_str() + at + kNumber.size()));
+  }
   for (char& c : reason) {
     if (c == '\n' || c == '\r') c = ' ';
   }

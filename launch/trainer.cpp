@@ -209,18 +209,25 @@ void Trainer::account(StepResult& result) {
 
 void Trainer::stop_when_sick(const StepResult& result) {
   if (!result.is_skipped) return;
-  const std::string what = absl::StrFormat("loss %g, gradient norm %g at step %d", result.loss,
-                                           result.grad_norm, state_.step);
+  const auto number = [](double value) {  // a NaN has no sign
+    return std::isnan(value) ? std::string("nan") : absl::StrFormat("%g", value);
+  };
+  const std::string what =
+      absl::StrFormat("loss %s, gradient norm %s at step %d", number(result.loss),
+                      number(result.grad_norm), state_.step);
   if (state_.skipped_in_row <= config_.train.max_skipped) {
     if (console_) console_->line("warning: " + what + ": the update was skipped");
     return;
   }
   saver_->finish(false);
   const std::string& last = saver_->last_checkpoint();
-  throw Error(ExitCode::diverged,
-              absl::StrFormat("%s; %d steps in a row were skipped; lower "
-                              "optimizer.learning_rate, and go on from %s",
-                              what, state_.skipped_in_row, last.empty() ? "the start" : last));
+  const int64_t in_row = state_.skipped_in_row;
+  throw Error(
+      ExitCode::diverged,
+      absl::StrFormat("%s; %d step%s in a row could not be used (train.max_skipped is %d); lower "
+                      "optimizer.learning_rate, and go on from %s",
+                      what, in_row, in_row == 1 ? "" : "s", config_.train.max_skipped,
+                      last.empty() ? "the start" : last));
 }
 
 void Trainer::report(const StepResult& result) {
@@ -284,9 +291,14 @@ bool Trainer::save_when_due() {
   session_->progress().enter(Phase::agreeing);
   const SignalRequest request = agree();
   const int64_t every = config_.checkpoint.save_steps;
-  const bool is_due = is_last_step() || (every > 0 && state_.step % every == 0);
   const bool stops = request == SignalRequest::save_and_stop;
-  if (is_due || request != SignalRequest::none) saver_->begin(state_);
+  if (every > 0 && state_.step % every == 0) save_is_due_ = true;
+  // Weights that give no finite loss are not worth the room of good ones.
+  const bool is_worth_it = save_is_due_ && state_.skipped_in_row == 0;
+  if (is_worth_it || is_last_step() || request != SignalRequest::none) {
+    save_is_due_ = false;
+    saver_->begin(state_);
+  }
   if (is_last_step() || stops) saver_->finish(true);
   return stops && !is_last_step();
 }

@@ -77,6 +77,7 @@ class Trainer {
   std::unique_ptr<Saver> saver_;
 
   TrainingState state_;
+  bool save_is_due_ = false;
   int64_t steps_here_ = 0;  // by this process
   double train_seconds_ = 0;
   double data_seconds_ = 0;
