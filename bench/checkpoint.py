@@ -13,7 +13,17 @@ from compare import ROOT, machine_line, warn_if_busy, write_results
 CONFIG = "configs/quickstart.yaml"
 TITLE = "## Checkpoints"
 EVERY = 100  # steps
-SIZES = {"quickstart": 6, "1 GiB": 56}  # layers
+SIZES = {  # name: overrides
+    "quickstart": [],
+    "123.6 M parameters": [
+        "model.hidden_size=768",
+        "model.intermediate_size=2048",
+        "model.num_hidden_layers=12",
+        "model.num_attention_heads=12",
+        "model.num_key_value_heads=12",
+        "model.vocab_size=50304",
+    ],
+}
 TRAINING = {  # name: overrides
     "never": ["checkpoint.save_steps=0"],
     "auto": [f"checkpoint.save_steps={EVERY}", "checkpoint.copy_bytes=auto"],
@@ -53,10 +63,10 @@ def train(folder, name):
     }
 
 
-def files(folder, layers, ranks):
+def files(folder, overrides, ranks):
     command = [*started_by(ranks), "build/bench_checkpoint", str(folder / "files"), CONFIG]
     (folder / "files").mkdir(exist_ok=True)
-    result = json.loads(run([*command, f"model.num_hidden_layers={layers}"]).splitlines()[-1])
+    result = json.loads(run([*command, *overrides]).splitlines()[-1])
     run(["rm", "-rf", str(folder / "files")])
     return result
 

@@ -59,7 +59,8 @@ ShardRecord write_shard(Hdf5Writer& writer, const std::string& file, const Tenso
   check(lies_inside(box, shard.global_shape), "shard %s of %s leaves its shape %s", to_string(box),
         shard.name, to_string(shard.global_shape));
   writer.create(shard.name, hdf5_type_of(shard.dtype), shard.extent);
-  writer.write_attribute(shard.name, "dtype", std::string(name(shard.dtype)));
+  // For people with HDF5 tools: what the file's own types cannot say.
+  if (shard.dtype == DType::bf16) writer.write_attribute(shard.name, "dtype", std::string("bf16"));
   const int64_t element_bytes = size_bytes(shard.dtype), total = num_elements(shard.extent);
   std::vector<uint32_t> checksums;
   for (int64_t first = 0; first < total; first += kPieceBytes / element_bytes) {
