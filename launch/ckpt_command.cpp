@@ -1,5 +1,6 @@
 #include "launch/ckpt_command.h"
 
+#include <CLI/CLI.hpp>
 #include <ctime>
 #include <filesystem>
 #include <iostream>

@@ -3,13 +3,16 @@
 // Output goes to stdout; a user's mistake is thrown as Error.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <iosfwd>
 #include <string>
 #include <vector>
 
 #include "checkpoint/directory.h"
+
+namespace CLI {
+class App;
+}
 
 namespace caravan {
 

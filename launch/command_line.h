@@ -2,7 +2,9 @@
 // into one line on standard error and an exit code.
 #pragma once
 
-#include <CLI/CLI.hpp>
+namespace CLI {
+class App;
+}
 
 namespace caravan {
 

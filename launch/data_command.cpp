@@ -1,6 +1,7 @@
 #include "launch/data_command.h"
 
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include <chrono>
 #include <cstdio>

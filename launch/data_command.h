@@ -2,10 +2,13 @@
 // Summaries go to stdout, progress to stderr; a user's mistake is thrown as Error.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <iosfwd>
 #include <string>
+
+namespace CLI {
+class App;
+}
 
 namespace caravan {
 

@@ -1,5 +1,6 @@
 #include "launch/doctor_command.h"
 
+#include <CLI/CLI.hpp>
 #include "absl/strings/str_format.h"
 #include "launch/doctor.h"
 

@@ -1,7 +1,9 @@
 // `caravan doctor`: see launch/doctor.h.
 #pragma once
 
-#include <CLI/CLI.hpp>
+namespace CLI {
+class App;
+}
 
 namespace caravan {
 

@@ -1,4 +1,6 @@
 // caravan: the program. What a command does is in launch/<command>_command.cpp.
+#include <CLI/CLI.hpp>
+
 #include "absl/strings/str_format.h"
 #include "launch/ckpt_command.h"
 #include "launch/command_line.h"

@@ -1,5 +1,6 @@
 #include "launch/plan_command.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <cerrno>

@@ -2,12 +2,15 @@
 // ranks, without starting them and without data. Plans with the same passes as `caravan train`.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <iosfwd>
 #include <string>
 #include <vector>
 
 #include "launch/pipeline.h"
+
+namespace CLI {
+class App;
+}
 
 namespace caravan {
 

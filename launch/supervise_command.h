@@ -3,7 +3,6 @@
 // what is restarted is the whole command, which goes on from the newest checkpoint by itself.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -11,6 +10,10 @@
 #include <vector>
 
 #include "launch/config.h"
+
+namespace CLI {
+class App;
+}
 
 namespace caravan {
 

@@ -1,6 +1,7 @@
 #include "launch/train_command.h"
 
 #include <unistd.h>
+#include <CLI/CLI.hpp>
 
 #include <chrono>
 #include <cstdlib>

@@ -1,7 +1,9 @@
 // `caravan train`: trains, resumes, or says that the run is done.
 #pragma once
 
-#include <CLI/CLI.hpp>
+namespace CLI {
+class App;
+}
 
 namespace caravan {
 

@@ -1,5 +1,6 @@
 #include "launch/data_command.h"
 
+#include <CLI/CLI.hpp>
 #include <sstream>
 
 #include "data/build.h"

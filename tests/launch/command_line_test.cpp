@@ -2,6 +2,7 @@
 #include "launch/command_line.h"
 
 #include <gtest/gtest.h>
+#include <CLI/CLI.hpp>
 
 #include "runtime/error.h"
 
