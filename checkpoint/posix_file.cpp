@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "data/durable_file.h"
 #include "runtime/error.h"
 
 namespace caravan {
@@ -23,10 +24,6 @@ namespace {
 constexpr int kReadFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
 
 }  // namespace
-
-std::string errno_text(int number) {
-  return absl::StrFormat("%s (errno %d)", std::strerror(number), number);
-}
 
 std::string publish_folder(const std::string& from, const std::string& to) {
   if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_EXCHANGE) == 0) return from;

@@ -7,9 +7,6 @@
 
 namespace caravan {
 
-// "No space left on device (errno 28)"
-std::string errno_text(int number);
-
 // Gives folder `from` the name `to`. When `to` exists, the new content replaces it and the name
 // that the old content has now is returned ("" otherwise). Atomic where the file system can swap
 // two names; elsewhere (NFS) a crash between two renames leaves only the old content's new name.

@@ -1,7 +1,6 @@
 #include "checkpoint/rank_file.h"
 
 #include <algorithm>
-#include <fstream>
 
 #include "checkpoint/crc32c.h"
 #include "checkpoint/posix_file.h"
@@ -27,24 +26,19 @@ Hdf5Type hdf5_type_of(DType dtype) {
 }
 
 // The checksum of all bytes of a file outside of `shards`.
-uint32_t frame_checksum(const std::string& path, int64_t size, std::vector<ByteRange> shards) {
-  std::ifstream file(path, std::ios::binary);
+uint32_t frame_checksum(const ReadableFile& file, std::vector<ByteRange> shards) {
   std::string buffer(1 << 16, '\0');
   std::sort(shards.begin(), shards.end(),
             [](const ByteRange& a, const ByteRange& b) { return a.begin < b.begin; });
-  shards.push_back({size, size});
+  shards.push_back({file.size_bytes(), file.size_bytes()});
   uint32_t crc = 0;
   int64_t position = 0;
   for (const ByteRange& shard : shards) {
-    file.seekg(position);
     while (position < shard.begin) {
-      const auto left = static_cast<size_t>(shard.begin - position);
-      const size_t bytes = std::min(left, buffer.size());
-      if (!file.read(buffer.data(), static_cast<std::streamsize>(bytes))) {
-        throw checkpoint_error(path + ": cannot be read to its end");
-      }
-      crc = crc32c(buffer.data(), bytes, crc);
-      position += static_cast<int64_t>(bytes);
+      const int64_t bytes = std::min(shard.begin - position, std::ssize(buffer));
+      file.read(position, bytes, buffer.data());
+      crc = crc32c(buffer.data(), static_cast<size_t>(bytes), crc);
+      position += bytes;
     }
     position = shard.end;
   }
@@ -116,18 +110,18 @@ RankReport write_rank_file(const std::string& folder, const std::string& name,
   sync_folder(
       folder,
       ExitCode::checkpoint);  // on network file systems each machine makes its own names durable
-  const int64_t size = file_size_bytes(path);
-  report.file = {name, size, frame_checksum(path, size, std::move(ranges))};
+  const ReadableFile file(path);
+  report.file = {name, file.size_bytes(), frame_checksum(file, std::move(ranges))};
   return report;
 }
 
 std::unique_ptr<Hdf5Reader> open_rank_file(const std::string& folder, const FileRecord& file,
                                            std::span<const FileContent> content) {
   const std::string path = folder + "/" + file.name;
-  const int64_t size = file_size_bytes(path);
-  if (size != file.size_bytes) {
+  const ReadableFile opened(path);
+  if (opened.size_bytes() != file.size_bytes) {
     throw checkpoint_error(absl::StrFormat("%s: has %d bytes where the manifest says %d", path,
-                                           size, file.size_bytes));
+                                           opened.size_bytes(), file.size_bytes));
   }
   std::vector<ByteRange> ranges;
   for (const FileContent& entry : content) {
@@ -135,7 +129,7 @@ std::unique_ptr<Hdf5Reader> open_rank_file(const std::string& folder, const File
     const int64_t bytes = num_elements(entry.shard->box.extent) * size_bytes(entry.tensor->dtype);
     ranges.push_back({begin, begin + bytes});
   }
-  if (frame_checksum(path, size, std::move(ranges)) != file.frame_crc32c) {
+  if (frame_checksum(opened, std::move(ranges)) != file.frame_crc32c) {
     throw checkpoint_error(path + ": damaged outside of its tensors (checksum mismatch)");
   }
   auto reader = std::make_unique<Hdf5Reader>(path, ExitCode::checkpoint);

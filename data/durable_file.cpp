@@ -49,6 +49,10 @@ void write_all(const Descriptor& file, const std::string& path, std::string_view
 
 }  // namespace
 
+std::string errno_text(int number) {
+  return absl::StrFormat("%s (errno %d)", std::strerror(number), number);
+}
+
 std::string read_file(const std::string& path, size_t limit_bytes, ExitCode error_code) {
   const Descriptor file(path, O_RDONLY);
   struct stat status {};

@@ -9,6 +9,9 @@
 
 namespace caravan {
 
+// "No space left on device (errno 28)"
+std::string errno_text(int number);
+
 // The whole file. `limit_bytes` guards against the wrong file being named.
 std::string read_file(const std::string& path, size_t limit_bytes, ExitCode error_code);
 

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <set>
 
+#include "data/durable_file.h"
 #include "data/hdf5_superblock.h"
 
 namespace caravan {
@@ -37,10 +38,6 @@ hid_t file_type(Hdf5Type type) {
                                               H5T_STD_I32LE, H5T_STD_I64LE, H5T_IEEE_F32LE,
                                               H5T_IEEE_F64LE};
   return types[static_cast<size_t>(type)];
-}
-
-std::string errno_text(int number) {
-  return absl::StrFormat("%s (errno %d)", std::strerror(number), number);
 }
 
 // Before anything else is asked of the library. A file that could not be closed, because the disk

@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "checkpoint/directory.h"
 #include "checkpoint/manifest.h"
+#include "launch/log.h"
 #include "runtime/error.h"
 
 namespace caravan {
@@ -38,7 +39,7 @@ std::string format_layout(const Manifest& manifest) {
 std::string format_row(const std::string& path, const Manifest& manifest, int64_t unix_time) {
   const CheckpointHeader& header = manifest.header;
   const auto loss = header.scalars.find("loss");
-  return absl::StrFormat(kRowFormat, grouped(header.step), grouped(header.tokens),
+  return absl::StrFormat(kRowFormat, format_count(header.step), format_count(header.tokens),
                          loss == header.scalars.end() ? "-" : absl::StrFormat("%.4f", loss->second),
                          format_bytes(total_bytes(manifest)),
                          format_age(unix_time - header.unix_time), format_layout(manifest),
@@ -64,13 +65,6 @@ void show_tensors(const Manifest& manifest, std::ostream& out) {
 }
 
 }  // namespace
-
-std::string grouped(int64_t value) {
-  std::string digits = absl::StrFormat("%d", value);
-  const size_t first = value < 0 ? 1 : 0;
-  for (size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, ",");
-  return digits;
-}
 
 std::vector<StepFolder> find_checkpoints(const std::string& run_or_folder) {
   fs::path path = fs::path(run_or_folder).lexically_normal();
@@ -116,8 +110,8 @@ void show_checkpoint(const std::string& checkpoint, bool with_tensors, std::ostr
   int64_t num_values = 0;
   for (const TensorRecord& tensor : manifest.tensors) num_values += num_elements(tensor.shape);
   line("checkpoint", checkpoint);
-  line("step", grouped(header.step));
-  line("tokens", grouped(header.tokens));
+  line("step", format_count(header.step));
+  line("tokens", format_count(header.tokens));
   line("saved", format_time(header.unix_time));
   line("run", header.run_id);
   line("layout", format_layout(manifest));
@@ -125,8 +119,9 @@ void show_checkpoint(const std::string& checkpoint, bool with_tensors, std::ostr
   line("written by", "caravan " + header.tool_version);
   line("files",
        absl::StrFormat("%d, %s", manifest.files.size(), format_bytes(total_bytes(manifest))));
-  line("tensors", absl::StrFormat("%d, %s values", manifest.tensors.size(), grouped(num_values)));
-  for (const auto& [key, value] : header.counters) line(key, grouped(value));
+  line("tensors",
+       absl::StrFormat("%d, %s values", manifest.tensors.size(), format_count(num_values)));
+  for (const auto& [key, value] : header.counters) line(key, format_count(value));
   for (const auto& [key, value] : header.scalars) line(key, absl::StrFormat("%.9g", value));
   if (with_tensors) show_tensors(manifest, out);
 }

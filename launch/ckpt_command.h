@@ -36,7 +36,6 @@ void diff_checkpoints(const std::string& a, const std::string& b, std::ostream& 
 void prune_checkpoints(const std::string& run, int64_t keep, bool dry_run, std::ostream& out);
 
 // Shared by the subcommands.
-std::string grouped(int64_t value);                                          // "1,234,567"
 std::vector<StepFolder> find_checkpoints(const std::string& run_or_folder);  // oldest first
 void require_checkpoint(const std::string& folder);  // an error when it has no manifest
 

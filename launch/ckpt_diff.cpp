@@ -8,6 +8,7 @@
 #include "checkpoint/diff.h"
 #include "launch/ckpt_command.h"
 #include "launch/config.h"
+#include "launch/log.h"
 #include "launch/nearest_name.h"
 #include "runtime/error.h"
 
@@ -18,7 +19,7 @@ using Pairs = std::map<std::string, std::string>;
 
 // All of a header that says something about the run, as text; not when and by what it was written.
 Pairs header_values(const CheckpointHeader& header) {
-  Pairs values = {{"step", grouped(header.step)}, {"tokens", grouped(header.tokens)}};
+  Pairs values = {{"step", format_count(header.step)}, {"tokens", format_count(header.tokens)}};
   for (const auto& [key, value] : header.layout) {
     values["layout." + key] = absl::StrFormat("%d", value);
   }
@@ -85,13 +86,14 @@ std::string describe(const TensorRecord& tensor) {
 }
 
 std::string describe(const TensorDifference& difference) {
-  std::string text = absl::StrFormat("%s of %s elements differ", grouped(difference.num_different),
-                                     grouped(difference.num_elements));
+  std::string text =
+      absl::StrFormat("%s of %s elements differ", format_count(difference.num_different),
+                      format_count(difference.num_elements));
   if (difference.num_different > difference.num_nan) {
     absl::StrAppendFormat(&text, ", by at most %.9g", difference.largest);
   }
   if (difference.num_nan > 0) {
-    absl::StrAppendFormat(&text, ", %s with a NaN", grouped(difference.num_nan));
+    absl::StrAppendFormat(&text, ", %s with a NaN", format_count(difference.num_nan));
   }
   return text;
 }

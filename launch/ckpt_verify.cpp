@@ -6,13 +6,14 @@
 #include "absl/strings/str_format.h"
 #include "checkpoint/verify.h"
 #include "launch/ckpt_command.h"
+#include "launch/log.h"
 #include "runtime/error.h"
 
 namespace caravan {
 namespace {
 
 std::string count(int64_t number, const std::string& noun) {
-  return absl::StrFormat("%s %s%s", grouped(number), noun, number == 1 ? "" : "s");
+  return absl::StrFormat("%s %s%s", format_count(number), noun, number == 1 ? "" : "s");
 }
 
 }  // namespace

@@ -8,7 +8,6 @@ namespace caravan {
 namespace {
 
 constexpr double kStepsToWait = 10;
-constexpr double kDiskFactor = 10;
 constexpr size_t kRememberedSteps = 101;
 // A rank other than 0 judges this much later: rank 0 knows more. Then one after the other.
 constexpr double kBackupSeconds = 0.5;

@@ -30,8 +30,9 @@ struct JudgeOptions {
 };
 
 // A disk may take long, and nothing shows how far it is: while a rank loads or saves, being stuck
-// takes ten times as long.
-//
+// takes so many times as long.
+inline constexpr int kDiskFactor = 10;
+
 // Times are seconds of a clock that never goes backwards; `now` never decreases between calls.
 class Judge {
  public:

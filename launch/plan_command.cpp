@@ -13,6 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "launch/data_feed.h"
+#include "launch/log.h"
 #include "launch/machine.h"
 #include "launch/nearest_name.h"
 #include "launch/process_memory.h"
@@ -32,13 +33,6 @@ constexpr std::array kTrainingPasses = {"build",       "autodiff", "optimizer",
                                         "parallelize", "bucket",   "schedule"};
 constexpr std::array kEvaluationPasses = {"build", "parallelize", "bucket", "schedule"};
 constexpr std::array kPrograms = {"update", "accumulate", "evaluate"};
-
-// "1234567" -> "1,234,567"
-std::string grouped(int64_t value) {
-  std::string digits = absl::StrFormat("%d", value);
-  for (size_t at = digits.size(); at > 3;) digits.insert(at -= 3, ",");
-  return digits;
-}
 
 // 1234567 -> "1.23 M"; `units` are "", thousands, millions and so on.
 std::string in_units(double value, std::string_view units) {
@@ -123,7 +117,7 @@ void print_head(const PlanView& view, std::ostream& out) {
                          view.config.parallel.zero);
   out << absl::StrFormat(
       "step   %s tokens = dp %d x micro_batch_size %d x sequence_len %d x accumulation %d\n\n",
-      grouped(tokens_per_step(view.config)), view.run.mesh.size(Axis::dp),
+      format_count(tokens_per_step(view.config)), view.run.mesh.size(Axis::dp),
       view.config.train.micro_batch_size, view.config.data.sequence_len,
       view.run.accumulation_steps);
 }
@@ -136,7 +130,7 @@ void print_row(std::ostream& out, std::string_view name, const std::array<std::s
   out << line << "\n";
 }
 
-std::string count(int64_t value) { return value == 0 ? "-" : grouped(value); }
+std::string count(int64_t value) { return value == 0 ? "-" : format_count(value); }
 
 void print_work(const PlanView& view, std::ostream& out) {
   out << "\nwork of a rank\n";

@@ -1,8 +1,5 @@
 #include "launch/supervise_command.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
@@ -10,13 +7,14 @@
 #include <cmath>
 #include <csignal>
 #include <cstdlib>
-#include <filesystem>
 #include <memory>
+#include <system_error>
 
 #include "checkpoint/directory.h"
 #include "launch/child_process.h"
 #include "launch/effective_time.h"
 #include "launch/run_folder.h"
+#include "launch/run_lock.h"
 #include "runtime/error.h"
 
 namespace caravan {
@@ -80,12 +78,11 @@ class RunView {
   // take it for another run.
   bool is_free() const {
     if (!config_) return true;
-    const auto path = std::filesystem::path(config_->output_dir) / "lock";
-    const int lock = open(path.c_str(), O_RDWR | O_CLOEXEC);
-    if (lock < 0) return true;  // not made yet; what else is wrong the command itself will say
-    const bool is_free = flock(lock, LOCK_EX | LOCK_NB) == 0;
-    close(lock);
-    return is_free;
+    try {
+      return RunLock(config_->output_dir).is_held();
+    } catch (const std::system_error&) {
+      return true;  // no folder yet; what else is wrong the command itself will say
+    }
   }
 
  private:

@@ -1,10 +1,11 @@
 #include "launch/train_command.h"
 
 #include <unistd.h>
-#include <CLI/CLI.hpp>
 
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdlib>
+#include <exception>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -15,6 +16,7 @@
 #include "launch/end_job.h"
 #include "launch/fail_run.h"
 #include "launch/fault.h"
+#include "launch/judge.h"
 #include "launch/plan_command.h"
 #include "launch/signals.h"
 #include "launch/start_limit.h"
@@ -52,33 +54,22 @@ std::unique_ptr<Watchdog> make_watchdog(const Config& config, MpiSession& mpi, S
   return std::make_unique<Watchdog>(std::move(setup));
 }
 
-// The watchdog's limit for loading and saving; 0: none is wanted. A configuration that cannot be
-// read is an error that ranks tell together, when they know each other.
-std::chrono::seconds start_limit_seconds(const TrainRequest& request) {
-  try {
-    return std::chrono::seconds(
-        10 * load_config(request.config_path, request.overrides).runtime.watchdog_seconds);
-  } catch (const Error&) {
-    return std::chrono::seconds(600);
-  }
-}
-
 // All ranks that wait are late together. Rank 0 speaks, and its end ends the job; where it is the
 // one that hangs, another does.
 void end_late_start(std::chrono::seconds limit, const Progress& progress) {
   const char* rank = std::getenv("PMIX_RANK");
   if (rank != nullptr && std::atoi(rank) > 0) std::this_thread::sleep_for(kLauncherTakes);
   print_failure(absl::StrFormat(
-      "the start takes longer than %d s (10 x runtime.watchdog_seconds): a process is stopped or "
-      "cannot be reached, or its disk does not answer; a rank that waits is in phase %s",
-      limit.count(), name(progress.read().phase)));
+      "the start takes longer than %d s (%d x runtime.watchdog_seconds): a process is stopped "
+      "or cannot be reached, or its disk does not answer; a rank that waits is in phase %s",
+      limit.count(), kDiskFactor, name(progress.read().phase)));
   _exit(static_cast<int>(ExitCode::peer_lost));
 }
 
 // Null for a process without peers, or when nobody wants one.
-std::unique_ptr<StartLimit> make_start_limit(const TrainRequest& request,
+std::unique_ptr<StartLimit> make_start_limit(const RuntimeConfig& runtime,
                                              const Progress& progress) {
-  const std::chrono::seconds limit = start_limit_seconds(request);
+  const std::chrono::seconds limit(kDiskFactor * runtime.watchdog_seconds);
   if (!launched_by_mpi(std::getenv) || limit.count() == 0) return nullptr;
   return std::make_unique<StartLimit>(limit,
                                       [limit, &progress] { end_late_start(limit, progress); });
@@ -87,9 +78,16 @@ std::unique_ptr<StartLimit> make_start_limit(const TrainRequest& request,
 void train(const TrainRequest& request) {
   SignalWatch signals;
   Progress progress;
-  std::unique_ptr<StartLimit> start_limit = make_start_limit(request, progress);
+  Config config;
+  std::exception_ptr unreadable;  // an error that ranks tell together, when they know each other
+  try {
+    config = load_config(request.config_path, request.overrides);
+  } catch (const Error&) {
+    unreadable = std::current_exception();
+  }
+  std::unique_ptr<StartLimit> start_limit = make_start_limit(config.runtime, progress);
   MpiSession mpi;
-  const Config config = load_config(request.config_path, request.overrides);
+  if (unreadable) std::rethrow_exception(unreadable);
   TrainerOptions options{.resume = {.allow_config_change = request.allow_config_change},
                          .progress = &progress};
   if (!request.dump_pass.empty() && mpi.world().rank() == 0) {

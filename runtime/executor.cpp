@@ -46,15 +46,16 @@ Executor::Executor(const Program& program, Backend& backend, const Arena& arena,
 // that node changes the moments as well: what counts is the first update of any of them.
 size_t Executor::find_first_update() const {
   const Graph& graph = program_.graph;
-  for (size_t i = 0; i < nodes_.size(); ++i) {
-    for (const auto& [persistent, updated] : graph.updates) {
-      if (graph.value(persistent).kind == ValueKind::accumulator) continue;
-      if (std::ranges::find(nodes_[i].node->outputs, updated) != nodes_[i].node->outputs.end()) {
-        return i;
-      }
-    }
+  std::vector<bool> is_update(graph.values.size());
+  for (const auto& [persistent, updated] : graph.updates) {
+    const bool is_saved = graph.value(persistent).kind != ValueKind::accumulator;
+    if (is_saved) is_update[index(updated)] = true;
   }
-  return nodes_.size();
+  const auto first = std::ranges::find_if(nodes_, [&](const BoundNode& bound) {
+    return std::ranges::any_of(bound.node->outputs,
+                               [&](ValueId output) { return is_update[index(output)]; });
+  });
+  return static_cast<size_t>(first - nodes_.begin());
 }
 
 void Executor::bind(size_t i, int64_t num_communication) {
