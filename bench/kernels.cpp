@@ -1,5 +1,6 @@
 // Times every CPU kernel alone on the shapes of the quickstart model: one rank, 2048 tokens in
-// sequences of 256. Usage: bench_kernels [threads]. Prints GF/s for products, GB/s for the rest.
+// sequences of 256. Usage: bench_kernels [threads [part of a name]]. Prints GF/s for products, GB/s
+// for the rest.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -86,16 +87,11 @@ std::vector<Case> cases() {
        {x, keys, keys},
        5 * scores,
        {3}},
-      {"linear_cross_entropy",
-       LinearCrossEntropy{},
-       {x, head, tokens},
-       {{}, {}, tokens},
-       logits,
-       {2}},
+      {"linear_cross_entropy", LinearCrossEntropy{}, {x, head, tokens}, {{}, {}}, logits, {2}},
       {"linear_cross_entropy_grad",
        LinearCrossEntropyGrad{},
-       {x, head, tokens, tokens, {}},
-       {x, head},
+       {x, head, tokens, {}},
+       {{}, {}, x, head},
        3 * logits,
        {2}},
       {"embedding", Embedding{}, {head, tokens}, {x}, 0, {1}},
@@ -189,5 +185,7 @@ int main(int argc, char** argv) {
   const auto backend = make_cpu_backend({.num_threads = argc > 1 ? std::atoi(argv[1]) : 1});
   std::printf("%s\n", backend->description().c_str());
   Tensors tensors(*backend);
-  for (const Case& c : cases()) run_case(*backend, tensors, c);
+  for (const Case& c : cases()) {
+    if (argc <= 2 || c.label.find(argv[2]) != std::string::npos) run_case(*backend, tensors, c);
+  }
 }

@@ -39,12 +39,12 @@ void write_nan(Backend& backend, const TensorView& output) {
 
 // Which kinds wait for a certain op; the others take the first of the step.
 bool happens_after(Kind kind, const Node& node) {
-  if (kind == Kind::nan) return std::holds_alternative<LinearCrossEntropy>(node.op);
-  if (kind == Kind::nan_gradient) return std::holds_alternative<LinearCrossEntropyGrad>(node.op);
-  return true;
+  const bool is_gradient = std::holds_alternative<LinearCrossEntropyGrad>(node.op);
+  if (kind == Kind::nan) return is_gradient || std::holds_alternative<LinearCrossEntropy>(node.op);
+  return kind != Kind::nan_gradient || is_gradient;
 }
 
-void fail(const FaultRequest& request, Backend& backend, const TensorView& first_output) {
+void fail(const FaultRequest& request, Backend& backend, std::span<const TensorView> outputs) {
   switch (request.kind) {
     case Kind::stop:
       raise(SIGSTOP);
@@ -57,8 +57,9 @@ void fail(const FaultRequest& request, Backend& backend, const TensorView& first
     case Kind::error:
       throw internal_error(absl::StrFormat("a fault that was asked for, in step %d", request.step));
     case Kind::nan:
+      return write_nan(backend, outputs[0]);
     case Kind::nan_gradient:
-      return write_nan(backend, first_output);
+      return write_nan(backend, outputs[2]);
   }
 }
 
@@ -98,7 +99,7 @@ std::function<void(Backend&, const Node&, std::span<const TensorView>)> make_fau
     const Position at = progress.read();
     if (at.step != request.step || at.phase != Phase::computing) return;
     *has_happened = true;
-    fail(request, backend, outputs[0]);
+    fail(request, backend, outputs);
   };
 }
 

@@ -9,6 +9,7 @@
 #include "runtime/builder.h"
 #include "runtime/error.h"
 #include "runtime/passes/autodiff.h"
+#include "runtime/passes/merge_loss.h"
 #include "runtime/passes/plan_memory.h"
 #include "runtime/passes/prune.h"
 #include "runtime/passes/schedule.h"
@@ -62,6 +63,8 @@ class Pipeline {
       Differentiated backward = differentiate(std::move(graph), loss.loss_sum);
       graph = std::move(backward.graph);
       passed("autodiff", graph);
+      graph = merge_loss(std::move(graph));
+      passed("merge_loss", graph);
       append_optimizer(graph, kind, {backward.gradients, loss.loss_sum, loss.num_valid});
       graph = prune(std::move(graph));
       passed("optimizer", graph);

@@ -29,7 +29,7 @@
 namespace caravan {
 namespace {
 
-constexpr std::array kTrainingPasses = {"build",       "autodiff", "optimizer",
+constexpr std::array kTrainingPasses = {"build",       "autodiff", "merge_loss", "optimizer",
                                         "parallelize", "bucket",   "schedule"};
 constexpr std::array kEvaluationPasses = {"build", "parallelize", "bucket", "schedule"};
 constexpr std::array kPrograms = {"update", "accumulate", "evaluate"};

@@ -72,7 +72,7 @@ class Builder {
   }
   // gate, up (T,I) -> (T,I)
   Val swiglu(Val gate, Val up) { return one(SwiGlu{}, {gate, up}); }
-  // -> loss_sum (), num_valid (), lse (T)
+  // -> loss_sum (), num_valid ()
   std::vector<Val> linear_cross_entropy(Val x, Val weight, Val targets) {
     return emit(LinearCrossEntropy{}, {x, weight, targets});
   }

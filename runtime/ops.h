@@ -71,9 +71,9 @@ struct Add {};         // a, b of one shape -> a + b
 // Projection and cross-entropy in one: chunks of tokens, never T x V. A target of -1 is not
 // counted.
 struct LinearCrossEntropy {};      // x (T,D), weight (V,D), targets (T) i32
-                                   //   -> loss_sum (), num_valid (), lse (T)
-struct LinearCrossEntropyGrad {};  // x, weight, targets, lse (T), dloss_sum ()
-                                   //   -> dx (T,D), dweight (V,D)
+                                   //   -> loss_sum (), num_valid ()
+struct LinearCrossEntropyGrad {};  // x, weight, targets, dloss_sum () -> loss_sum, num_valid,
+                                   //   dx (T,D), dweight (V,D): everything in one pass
 
 // --- scalars ---------------------------------------------------------------------------------
 struct Fill {  // -> ()

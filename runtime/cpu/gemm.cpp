@@ -1,79 +1,166 @@
-// Tiles over oneDNN's sgemm. On the shapes of small models one call reaches about nine tenths of a
-// core's peak in every transposition, so there are no cached primitives and no packed weights.
 #include "runtime/cpu/gemm.h"
 
-#include <oneapi/dnnl/dnnl.h>
-
-#include "runtime/error.h"
+#include <algorithm>
+#include <cstring>
 
 namespace caravan::cpu {
 namespace {
 
-// Larger tiles pack less often (transposed weights once per tile row), smaller ones balance better.
-constexpr int64_t kTileRows = 512;
-constexpr int64_t kTileColumns = 512;
-constexpr int64_t kSmallestTile = 192;  // below it, packing costs more than balance gains
-constexpr int64_t kMinTiles = 4;        // wanted, so that threads find work in small products
+constexpr int64_t kBlockColumns = 512;  // kMaxGemmDepth x this many floats of b: 3/4 MiB
+constexpr int64_t kRowsPerTask = 2 * kMaxGemmRows;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t round_up(int64_t a, int64_t unit) { return divide_up(a, unit) * unit; }
 
-struct TileGrid {
-  int64_t rows;     // number of tiles down
-  int64_t columns;  // and across
+// [0, size) in nearly equal blocks of at most `most`, cut at multiples of `unit`.
+struct Blocks {
+  Blocks(int64_t total, int64_t most, int64_t unit)
+      : size(total), block(round_up(divide_up(total, divide_up(total, most)), unit)) {}
+  int64_t count() const { return divide_up(size, block); }
+  int64_t begin(int64_t i) const { return i * block; }
+  int64_t end(int64_t i) const { return std::min(size, (i + 1) * block); }
+
+  int64_t size;
+  int64_t block;
 };
 
-TileGrid tile_grid(int64_t m, int64_t n) {
-  TileGrid grid{divide_up(m, kTileRows), divide_up(n, kTileColumns)};
-  while (grid.rows * grid.columns < kMinTiles) {
-    const int64_t height = m / grid.rows;
-    const int64_t width = n / grid.columns;
-    if (std::max(height, width) < 2 * kSmallestTile) break;
-    (height > width ? grid.rows : grid.columns) *= 2;
-  }
-  return grid;
+const float* at(const Matrix& matrix, int64_t row, int64_t column) {
+  return matrix.data + (matrix.transposed ? column * matrix.ld + row : row * matrix.ld + column);
 }
 
-struct Range {
-  int64_t begin;
-  int64_t end;
-};
+// Panel `i` of b (k,n): its columns from i * width on.
+void pack_panel(const GemmKernel& kernel, const Matrix& b, int64_t n, int64_t k, int64_t i,
+                float* packed) {
+  const int64_t width = kernel.columns;
+  const int64_t columns = std::min(width, n - i * width);
+  const float* source = at(b, 0, i * width);
+  float* panel = packed + i * k * width;
+  const auto pack = b.transposed ? kernel.pack_transposed : kernel.pack_columns;
+  pack(source, b.ld, k, columns, panel);
+}
 
-// Part i of `parts` nearly equal parts of [0, size), cut at multiples of 16: the kernel's tile.
-Range split(int64_t size, int64_t parts, int64_t i) {
-  const int64_t units = divide_up(size, 16);
-  return {std::min(size, units * i / parts * 16), std::min(size, units * (i + 1) / parts * 16)};
+// Rows [first, first + rows) of a, as GemmTile wants them.
+void pack_rows(const Gemm& p, int64_t first, int64_t rows, float* panel) {
+  const float* source = at(p.a, first, 0);
+  if (p.a.transposed) return p.kernel->pack_rows(source, p.a.ld, p.k, rows, panel);
+  for (int64_t i = 0; i < rows; ++i) {
+    std::copy_n(source + i * p.a.ld, p.k, panel + i * kPackedRowStride);
+  }
+}
+
+void multiply_rows(const Gemm& p, const PackedMatrix& b, int64_t first, int64_t rows,
+                   float* panel) {
+  const GemmKernel& kernel = *p.kernel;
+  pack_rows(p, first, rows, panel);
+  GemmTile tile{.rows = rows,
+                .columns = kernel.columns,
+                .depth = p.k,
+                .transposed_a = p.a.transposed,
+                .a = panel,
+                .b = b.panels,
+                .addend = p.addend == nullptr ? nullptr : p.addend + first * p.ld_addend,
+                .ld_addend = p.ld_addend,
+                .c = p.c + first * p.ldc,
+                .ldc = p.ldc};
+  for (int64_t column = 0; column < p.n; column += kernel.columns) {
+    tile.columns = std::min(kernel.columns, p.n - column);
+    kernel.multiply(tile);
+    tile.b += b.depth * kernel.columns;
+    tile.c += kernel.columns;
+    if (tile.addend != nullptr) tile.addend += kernel.columns;
+  }
+}
+
+// The product with depths [begin, end) only, added to what shallower depths gave.
+Gemm depths_of(const Gemm& p, int64_t begin, int64_t end) {
+  Gemm part = p;
+  part.k = end - begin;
+  part.a.data = at(p.a, 0, begin);
+  if (part.b.data != nullptr) part.b.data = at(p.b, begin, 0);
+  if (begin > 0) {
+    part.addend = p.c;
+    part.ld_addend = p.ldc;
+  }
+  return part;
+}
+
+Gemm columns_of(const Gemm& p, int64_t begin, int64_t end) {
+  Gemm part = p;
+  part.n = end - begin;
+  part.b.data = at(p.b, 0, begin);
+  part.c += begin;
+  if (part.addend != nullptr) part.addend += begin;
+  return part;
+}
+
+void multiply_block(const Gemm& p, float* scratch, const CpuThreads& threads) {
+  float* packed_b = scratch + threads.count() * kPanelFloats;
+  threads.for_each(divide_up(p.n, p.kernel->columns), [&](int64_t panel, int) {
+    pack_panel(*p.kernel, p.b, p.n, p.k, panel, packed_b);
+  });
+  const int64_t rows_per_task = kRowsPerTask / p.kernel->rows * p.kernel->rows;
+  threads.for_each(divide_up(p.m, rows_per_task), [&](int64_t task, int thread) {
+    float* panel = scratch + thread * kPanelFloats;
+    const int64_t end = std::min(p.m, (task + 1) * rows_per_task);
+    for (int64_t row = task * rows_per_task; row < end; row += p.kernel->rows) {
+      multiply_rows(p, {packed_b, p.k}, row, std::min(p.kernel->rows, end - row), panel);
+    }
+  });
+}
+
+// An empty sum.
+void copy_addend(const Gemm& p) {
+  for (int64_t i = 0; i < p.m; ++i) {
+    float* c = p.c + i * p.ldc;
+    if (p.addend == nullptr) std::fill_n(c, p.n, 0.0f);
+    if (p.addend != nullptr)
+      std::memmove(c, p.addend + i * p.ld_addend, 4 * static_cast<size_t>(p.n));
+  }
 }
 
 }  // namespace
 
-void gemm(const Gemm& p) {
-  if (p.m == 0 || p.n == 0) return;
-  if (p.k == 0) {  // an empty sum, which oneDNN refuses
-    for (int64_t i = 0; i < p.m && !p.accumulate; ++i) std::fill_n(p.c + i * p.ldc, p.n, 0.0f);
-    return;
+int64_t packed_floats(int64_t n, int64_t k) { return round_up(n, kMaxGemmColumns) * k; }
+
+PackedMatrix pack(const Matrix& b, int64_t n, int64_t k, float* panels, const GemmKernel& kernel) {
+  for (int64_t i = 0; i < divide_up(n, kernel.columns); ++i) {
+    pack_panel(kernel, b, n, k, i, panels);
   }
-  const auto status =
-      dnnl_sgemm(p.transpose_a ? 'T' : 'N', p.transpose_b ? 'T' : 'N', p.m, p.n, p.k, p.alpha, p.a,
-                 p.lda, p.b, p.ldb, p.accumulate ? 1.0f : 0.0f, p.c, p.ldc);
-  check(status == dnnl_success,
-        "[matmul] oneDNN's sgemm failed with status %d on (%d,%d) x (%d,%d)",
-        static_cast<int>(status), p.m, p.k, p.k, p.n);
+  return {panels, k};
 }
 
-void gemm(const Gemm& p, const CpuThreads& threads) {
+PackedMatrix part_of(const PackedMatrix& b, int64_t row, int64_t column, const GemmKernel& kernel) {
+  return {b.panels + column * b.depth + row * kernel.columns, b.depth};
+}
+
+void gemm_packed(const Gemm& p, const PackedMatrix& b, float* panel) {
+  if (p.k == 0) return copy_addend(p);
+  const Blocks depths(p.k, kMaxGemmDepth, 1);
+  for (int64_t i = 0; i < depths.count(); ++i) {
+    const Gemm part = depths_of(p, depths.begin(i), depths.end(i));
+    const PackedMatrix part_of_b = part_of(b, depths.begin(i), 0, *p.kernel);
+    for (int64_t row = 0; row < p.m; row += p.kernel->rows) {
+      multiply_rows(part, part_of_b, row, std::min(p.kernel->rows, p.m - row), panel);
+    }
+  }
+}
+
+int64_t gemm_scratch_floats(int64_t n, int64_t k, int num_threads) {
+  return packed_floats(std::min(n, kBlockColumns), std::min(k, kMaxGemmDepth)) +
+         num_threads * kPanelFloats;
+}
+
+void gemm(const Gemm& p, float* scratch, const CpuThreads& threads) {
   if (p.m == 0 || p.n == 0) return;
-  const TileGrid grid = tile_grid(p.m, p.n);
-  threads.for_each(grid.rows * grid.columns, [&](int64_t task, int) {
-    const Range rows = split(p.m, grid.rows, task / grid.columns);
-    const Range columns = split(p.n, grid.columns, task % grid.columns);
-    Gemm tile = p;
-    tile.m = rows.end - rows.begin;
-    tile.n = columns.end - columns.begin;
-    tile.a += rows.begin * (p.transpose_a ? 1 : p.lda);
-    tile.b += columns.begin * (p.transpose_b ? p.ldb : 1);
-    tile.c += rows.begin * p.ldc + columns.begin;
-    gemm(tile);
-  });
+  if (p.k == 0) return copy_addend(p);
+  const Blocks columns(p.n, kBlockColumns, kMaxGemmColumns);
+  const Blocks depths(p.k, kMaxGemmDepth, 1);
+  for (int64_t j = 0; j < columns.count(); ++j) {
+    const Gemm strip = columns_of(p, columns.begin(j), columns.end(j));
+    for (int64_t i = 0; i < depths.count(); ++i) {
+      multiply_block(depths_of(strip, depths.begin(i), depths.end(i)), scratch, threads);
+    }
+  }
 }
 
 }  // namespace caravan::cpu

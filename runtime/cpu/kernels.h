@@ -1,8 +1,8 @@
 // The CPU kernels: one `run` per op of runtime/ops.h, by family in the file of that name.
 //
 // Shapes are those in ops.h; floats are f32, ids i32, everything dense and row-major. Kernels
-// allocate nothing of the size of their data (oneDNN packs into buffers of its own), need
-// `workspace_bytes` of scratch memory, and give the same bits for any number of threads.
+// allocate nothing, need `workspace_bytes` of scratch memory, and give the same bits for any number
+// of threads.
 // Inputs and outputs do not overlap, except where graph.h's `aliases` says so.
 #pragma once
 
@@ -61,6 +61,7 @@ template <typename OpStruct>
 int64_t workspace_bytes(const OpStruct&, const WorkspaceQuery&) {
   return 0;  // most ops need none
 }
+int64_t workspace_bytes(const MatMul& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const SumRows& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const RmsNormGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const Rope& op, const WorkspaceQuery& query);

@@ -1,5 +1,6 @@
 // Projection to the vocabulary and cross-entropy, a chunk of tokens at a time: the logits of one
-// chunk are all that is ever held.
+// chunk are all that is ever held. They lie transposed, (V, tokens): the weight is then the operand
+// that products read as it is, and softmax runs over many tokens at once.
 #include <cmath>
 
 #include "runtime/cpu/gemm.h"
@@ -11,11 +12,16 @@
 namespace caravan::cpu {
 namespace {
 
-// Logits of a chunk fill about 4 MiB, to stay in the last-level cache; below 64 tokens the product
-// would wait for the weight's bytes.
+// Every chunk reads the whole weight: at least 256 tokens share that. More where the logits fit a
+// last-level cache.
+constexpr int64_t kMinTokens = 256;
+constexpr int64_t kMaxTokens = 1024;
+constexpr int64_t kCachedLogits = 1 << 20;
+constexpr int64_t kGroup = 32;  // tokens that softmax handles together
+
 int64_t tokens_per_chunk(int64_t num_tokens, int64_t vocab_size) {
-  const int64_t fitting = (int64_t{1} << 20) / std::max<int64_t>(1, vocab_size);
-  return std::min(num_tokens, std::max<int64_t>(64, fitting / 16 * 16));
+  const int64_t fitting = kCachedLogits / std::max<int64_t>(1, vocab_size) / kGroup * kGroup;
+  return std::min(num_tokens, std::clamp(fitting, kMinTokens, kMaxTokens));
 }
 
 struct Projection {
@@ -28,157 +34,240 @@ struct Projection {
 };
 
 Projection projection(const KernelArgs& args) {
-  return {.x = args.inputs[0].as<float>(),
-          .weight = args.inputs[1].as<float>(),
-          .targets = args.inputs[2].as<int32_t>(),
-          .num_tokens = args.inputs[0].dim(0),
-          .width = args.inputs[0].dim(1),
-          .vocab_size = args.inputs[1].dim(0)};
-}
-
-void check_targets(const Projection& p) {
+  const Projection p{.x = args.inputs[0].as<float>(),
+                     .weight = args.inputs[1].as<float>(),
+                     .targets = args.inputs[2].as<int32_t>(),
+                     .num_tokens = args.inputs[0].dim(0),
+                     .width = args.inputs[0].dim(1),
+                     .vocab_size = args.inputs[1].dim(0)};
   for (int64_t t = 0; t < p.num_tokens; ++t) {
     check(p.targets[t] >= -1 && p.targets[t] < p.vocab_size,
           "[linear_cross_entropy] target %d of token %d, vocabulary of %d", p.targets[t], t,
           p.vocab_size);
   }
+  return p;
 }
 
-// logits (end - begin, V) of the tokens [begin, end)
-void compute_logits(const Projection& p, int64_t begin, int64_t end, float* logits,
-                    const CpuThreads& threads) {
-  const Gemm product{.transpose_b = true,
-                     .m = end - begin,
-                     .n = p.vocab_size,
-                     .k = p.width,
-                     .a = p.x + begin * p.width,
-                     .lda = p.width,
-                     .b = p.weight,
-                     .ldb = p.width,
-                     .c = logits,
-                     .ldc = p.vocab_size};
-  gemm(product, threads);
-}
+// Of the scratch arrays, in floats.
+struct BufferSizes {
+  int64_t logits;  // (V, tokens of a chunk)
+  int64_t losses;  // (T)
+  int64_t gemm;
+};
 
-float log_sum_exp(const float* logits, int64_t n) {
-  const float largest = max_of(logits, n);
-  const double sum = blocked_sum(n, [=](int64_t i) { return fast_exp(logits[i] - largest); });
-  return largest + static_cast<float>(std::log(sum));
-}
+struct LossShape {
+  int64_t num_tokens;
+  int64_t width;
+  int64_t vocab_size;
+  int num_threads;
+  bool with_gradients;
+};
 
-int64_t logits_bytes(const WorkspaceQuery& query) {
-  const int64_t vocab_size = query.inputs[1].shape[0];
-  return scratch_bytes<float>(tokens_per_chunk(query.inputs[0].shape[0], vocab_size) * vocab_size);
-}
-
-}  // namespace
-
-int64_t workspace_bytes(const LinearCrossEntropy&, const WorkspaceQuery& query) {
-  return logits_bytes(query) + scratch_bytes<float>(query.inputs[0].shape[0]);
-}
-
-void run(const LinearCrossEntropy&, const KernelArgs& args, const CpuThreads& threads) {
-  const Projection p = projection(args);
-  check_targets(p);
-  const int64_t chunk = tokens_per_chunk(p.num_tokens, p.vocab_size);
-  Scratch scratch(args);
-  float* logits = scratch.take<float>(chunk * p.vocab_size);
-  float* target_logits = scratch.take<float>(p.num_tokens);
-  float* lse = args.outputs[2].as<float>();
-  for (int64_t first = 0; first < p.num_tokens; first += chunk) {
-    const int64_t last = std::min(p.num_tokens, first + chunk);
-    compute_logits(p, first, last, logits, threads);
-    threads.for_chunks(last - first, 8, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const float* row_logits = logits + row * p.vocab_size;
-        lse[first + row] = log_sum_exp(row_logits, p.vocab_size);
-        const int32_t target = p.targets[first + row];
-        target_logits[first + row] = target < 0 ? 0.0f : row_logits[target];
-      }
-    });
+BufferSizes buffer_sizes(const LossShape& s) {
+  const int64_t chunk = tokens_per_chunk(s.num_tokens, s.vocab_size);
+  int64_t gemm = gemm_scratch_floats(chunk, s.width, s.num_threads);
+  if (s.with_gradients) {
+    gemm = std::max({gemm, gemm_scratch_floats(s.width, s.vocab_size, s.num_threads),
+                     gemm_scratch_floats(s.width, chunk, s.num_threads)});
   }
+  return {chunk * s.vocab_size, s.num_tokens, gemm};
+}
+
+int64_t buffer_bytes(const WorkspaceQuery& query, bool with_gradients) {
+  const Shape& weight = query.inputs[1].shape;
+  const BufferSizes sizes = buffer_sizes(
+      {query.inputs[0].shape[0], weight[1], weight[0], query.num_threads, with_gradients});
+  return scratch_bytes<float>(sizes.logits) + scratch_bytes<float>(sizes.losses) +
+         scratch_bytes<float>(sizes.gemm);
+}
+
+struct Buffers {
+  float* logits;
+  float* losses;
+  float* gemm;
+};
+
+Buffers take_buffers(const KernelArgs& args, const LossShape& shape) {
+  const BufferSizes sizes = buffer_sizes(shape);
+  Scratch scratch(args);
+  float* logits = scratch.take<float>(sizes.logits);
+  float* losses = scratch.take<float>(sizes.losses);
+  return {logits, losses, scratch.take<float>(sizes.gemm)};
+}
+
+// Tokens [first, first + count); their logits are (V, count).
+struct Chunk {
+  int64_t first;
+  int64_t count;
+};
+
+void compute_logits(const Projection& p, const Chunk& chunk, const Buffers& buffers,
+                    const CpuThreads& threads) {
+  const Gemm product{.m = p.vocab_size,
+                     .n = chunk.count,
+                     .k = p.width,
+                     .a = {p.weight, p.width},
+                     .b = {p.x + chunk.first * p.width, p.width, true},
+                     .c = buffers.logits,
+                     .ldc = chunk.count};
+  gemm(product, buffers.gemm, threads);
+}
+
+// Up to kGroup tokens of a chunk: element v of token t is at[v * ld + t].
+struct Group {
+  float* at;
+  int64_t ld;
+  int64_t count;
+  int64_t vocab_size;
+};
+
+// log(sum of exp) of each token in one pass: sums are relative to the largest logit so far
+// (Milakov & Gimelshein, "Online normalizer calculation for softmax", 2018).
+void log_sum_exp(const Group& group, float* lse) {
+  constexpr int64_t kRows = 128;  // x kGroup floats stay in a level 1 cache
+  float largest[kGroup];
+  double sum[kGroup] = {};
+  std::fill_n(largest, kGroup, std::numeric_limits<float>::lowest());
+  for (int64_t begin = 0; begin < group.vocab_size; begin += kRows) {
+    const int64_t end = std::min(group.vocab_size, begin + kRows);
+    float before[kGroup];
+    float part[kGroup] = {};
+    std::copy_n(largest, kGroup, before);
+    for (int64_t v = begin; v < end; ++v) {
+#pragma omp simd
+      for (int64_t t = 0; t < group.count; ++t) {
+        const float logit = group.at[v * group.ld + t];
+        largest[t] = logit > largest[t] ? logit : largest[t];
+      }
+    }
+    for (int64_t v = begin; v < end; ++v) {
+#pragma omp simd
+      for (int64_t t = 0; t < group.count; ++t) {
+        part[t] += fast_exp_bounded(group.at[v * group.ld + t] - largest[t]);
+      }
+    }
+    for (int64_t t = 0; t < group.count; ++t) {
+      sum[t] = sum[t] * fast_exp_bounded(before[t] - largest[t]) + part[t];
+    }
+  }
+  for (int64_t t = 0; t < group.count; ++t) {
+    lse[t] = largest[t] + static_cast<float>(std::log(sum[t]));
+  }
+}
+
+// In place: logits -> dloss * (softmax - one at the target); zero for tokens that do not count.
+void logits_to_gradient(const Group& group, const float* lse, const int32_t* targets, float dloss) {
+  float factor[kGroup];
+  for (int64_t t = 0; t < group.count; ++t) factor[t] = targets[t] < 0 ? 0.0f : dloss;
+  for (int64_t v = 0; v < group.vocab_size; ++v) {
+    float* row = group.at + v * group.ld;
+#pragma omp simd
+    for (int64_t t = 0; t < group.count; ++t)
+      row[t] = factor[t] * fast_exp_bounded(row[t] - lse[t]);
+  }
+  for (int64_t t = 0; t < group.count; ++t) {
+    if (targets[t] >= 0) group.at[targets[t] * group.ld + t] -= dloss;
+  }
+}
+
+// Fills the losses of the chunk's tokens; with `dloss` the logits become their gradient.
+void softmax(const Projection& p, const Chunk& chunk, const Buffers& buffers, const float* dloss,
+             const CpuThreads& threads) {
+  threads.for_chunks(chunk.count, kGroup, [&](int64_t begin, int64_t end) {
+    const Group group{buffers.logits + begin, chunk.count, end - begin, p.vocab_size};
+    const int32_t* targets = p.targets + chunk.first + begin;
+    float lse[kGroup];
+    log_sum_exp(group, lse);
+    float* losses = buffers.losses + chunk.first + begin;
+    for (int64_t t = 0; t < group.count; ++t) {
+      losses[t] = targets[t] < 0 ? 0.0f : lse[t] - group.at[targets[t] * group.ld + t];
+    }
+    if (dloss != nullptr) logits_to_gradient(group, lse, targets, *dloss);
+  });
+}
+
+void sum_losses(const Projection& p, const Buffers& buffers, const KernelArgs& args) {
   double loss_sum = 0;
   int64_t num_valid = 0;
   for (int64_t t = 0; t < p.num_tokens; ++t) {
     if (p.targets[t] < 0) continue;
-    loss_sum += static_cast<double>(lse[t]) - target_logits[t];
+    loss_sum += buffers.losses[t];
     ++num_valid;
   }
   *args.outputs[0].as<float>() = static_cast<float>(loss_sum);
   *args.outputs[1].as<float>() = static_cast<float>(num_valid);
 }
 
-namespace {
-
-// In place: logits of one token -> dloss_sum * (softmax - one at the target), zero when padding.
-void logits_gradient(float* logits, int64_t n, float lse, int32_t target, float dloss) {
-  if (target < 0) {
-    std::fill_n(logits, n, 0.0f);
-    return;
+template <typename EachChunk>
+void for_chunks_of(const Projection& p, const EachChunk& each) {
+  const int64_t chunk = tokens_per_chunk(p.num_tokens, p.vocab_size);
+  for (int64_t first = 0; first < p.num_tokens; first += chunk) {
+    each(Chunk{first, std::min(chunk, p.num_tokens - first)});
   }
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) logits[i] = dloss * fast_exp(logits[i] - lse);
-  logits[target] -= dloss;
 }
 
-struct ProjectionGradients {
+struct Gradients {
   float* dx;       // (T,D)
   float* dweight;  // (V,D)
 };
 
-// dx = dlogits weight for the tokens [begin, end); dweight += dlogits^T x.
-void backpropagate(const Projection& p, int64_t begin, int64_t end, const float* dlogits,
-                   const ProjectionGradients& gradients, const CpuThreads& threads) {
-  const Gemm to_x{.m = end - begin,
+// dx = dlogits weight for the tokens of the chunk; dweight += dlogits^T x.
+void backpropagate(const Projection& p, const Chunk& chunk, const Buffers& buffers,
+                   const Gradients& gradients, const CpuThreads& threads) {
+  const Gemm to_x{.m = chunk.count,
                   .n = p.width,
                   .k = p.vocab_size,
-                  .a = dlogits,
-                  .lda = p.vocab_size,
-                  .b = p.weight,
-                  .ldb = p.width,
-                  .c = gradients.dx + begin * p.width,
+                  .a = {buffers.logits, chunk.count, true},
+                  .b = {p.weight, p.width},
+                  .c = gradients.dx + chunk.first * p.width,
                   .ldc = p.width};
-  gemm(to_x, threads);
-  const Gemm to_weight{.transpose_a = true,
-                       .m = p.vocab_size,
+  gemm(to_x, buffers.gemm, threads);
+  const Gemm to_weight{.m = p.vocab_size,
                        .n = p.width,
-                       .k = end - begin,
-                       .a = dlogits,
-                       .lda = p.vocab_size,
-                       .b = p.x + begin * p.width,
-                       .ldb = p.width,
-                       .accumulate = begin > 0,
+                       .k = chunk.count,
+                       .a = {buffers.logits, chunk.count},
+                       .b = {p.x + chunk.first * p.width, p.width},
+                       .addend = chunk.first > 0 ? gradients.dweight : nullptr,
+                       .ld_addend = p.width,
                        .c = gradients.dweight,
                        .ldc = p.width};
-  gemm(to_weight, threads);
+  gemm(to_weight, buffers.gemm, threads);
 }
 
 }  // namespace
 
+int64_t workspace_bytes(const LinearCrossEntropy&, const WorkspaceQuery& query) {
+  return buffer_bytes(query, false);
+}
+
+void run(const LinearCrossEntropy&, const KernelArgs& args, const CpuThreads& threads) {
+  const Projection p = projection(args);
+  const Buffers buffers =
+      take_buffers(args, {p.num_tokens, p.width, p.vocab_size, threads.count(), false});
+  for_chunks_of(p, [&](const Chunk& chunk) {
+    compute_logits(p, chunk, buffers, threads);
+    softmax(p, chunk, buffers, nullptr, threads);
+  });
+  sum_losses(p, buffers, args);
+}
+
 int64_t workspace_bytes(const LinearCrossEntropyGrad&, const WorkspaceQuery& query) {
-  return logits_bytes(query);
+  return buffer_bytes(query, true);
 }
 
 void run(const LinearCrossEntropyGrad&, const KernelArgs& args, const CpuThreads& threads) {
   const Projection p = projection(args);
-  check_targets(p);
-  const float* lse = args.inputs[3].as<float>();
-  const float dloss = *args.inputs[4].as<float>();
-  const ProjectionGradients gradients{args.outputs[0].as<float>(), args.outputs[1].as<float>()};
-  if (p.num_tokens == 0) std::fill_n(gradients.dweight, args.outputs[1].size(), 0.0f);
-  const int64_t chunk = tokens_per_chunk(p.num_tokens, p.vocab_size);
-  float* logits = Scratch(args).take<float>(chunk * p.vocab_size);
-  for (int64_t first = 0; first < p.num_tokens; first += chunk) {
-    const int64_t last = std::min(p.num_tokens, first + chunk);
-    compute_logits(p, first, last, logits, threads);
-    threads.for_chunks(last - first, 8, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const int64_t t = first + row;
-        logits_gradient(logits + row * p.vocab_size, p.vocab_size, lse[t], p.targets[t], dloss);
-      }
-    });
-    backpropagate(p, first, last, logits, gradients, threads);
-  }
+  const Buffers buffers =
+      take_buffers(args, {p.num_tokens, p.width, p.vocab_size, threads.count(), true});
+  const float dloss = *args.inputs[3].as<float>();
+  const Gradients gradients{args.outputs[2].as<float>(), args.outputs[3].as<float>()};
+  if (p.num_tokens == 0) std::fill_n(gradients.dweight, args.outputs[3].size(), 0.0f);
+  for_chunks_of(p, [&](const Chunk& chunk) {
+    compute_logits(p, chunk, buffers, threads);
+    softmax(p, chunk, buffers, &dloss, threads);
+    backpropagate(p, chunk, buffers, gradients, threads);
+  });
+  sum_losses(p, buffers, args);
 }
 
 }  // namespace caravan::cpu

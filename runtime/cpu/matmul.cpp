@@ -7,22 +7,25 @@
 
 namespace caravan::cpu {
 
+int64_t workspace_bytes(const MatMul& op, const WorkspaceQuery& query) {
+  const int64_t k = query.inputs[0].shape[op.transpose_a ? 0 : 1];
+  return scratch_bytes<float>(gemm_scratch_floats(query.outputs[0].shape[1], k, query.num_threads));
+}
+
 void run(const MatMul& op, const KernelArgs& args, const CpuThreads& threads) {
   const TensorView& a = args.inputs[0];
   const TensorView& b = args.inputs[1];
   const TensorView& c = args.outputs[0];
-  const Gemm product{.transpose_a = op.transpose_a,
-                     .transpose_b = op.transpose_b,
-                     .m = c.dim(0),
+  const Gemm product{.m = c.dim(0),
                      .n = c.dim(1),
                      .k = a.dim(op.transpose_a ? 0 : 1),
-                     .a = a.as<float>(),
-                     .lda = a.dim(1),
-                     .b = b.as<float>(),
-                     .ldb = b.dim(1),
+                     .a = {a.as<float>(), a.dim(1), op.transpose_a},
+                     .b = {b.as<float>(), b.dim(1), op.transpose_b},
                      .c = c.as<float>(),
                      .ldc = c.dim(1)};
-  gemm(product, threads);
+  float* scratch =
+      Scratch(args).take<float>(gemm_scratch_floats(product.n, product.k, threads.count()));
+  gemm(product, scratch, threads);
 }
 
 void run(const AddBias&, const KernelArgs& args, const CpuThreads& threads) {

@@ -327,10 +327,8 @@ void run(const LinearCrossEntropy&, const KernelArgs& args) {
   double num_valid = 0;
   for (int64_t t = 0; t < x.rows; ++t) {
     const std::vector<double> logits = logits_of(x, weight, t);
-    const double lse = log_sum_exp(logits);
-    args.outputs[2].as<float>()[t] = rounded(lse);
     if (targets[t] == -1) continue;
-    loss_sum += lse - logits[static_cast<size_t>(targets[t])];
+    loss_sum += log_sum_exp(logits) - logits[static_cast<size_t>(targets[t])];
     num_valid += 1;
   }
   scalar(args.outputs[0]) = rounded(loss_sum);
@@ -338,11 +336,12 @@ void run(const LinearCrossEntropy&, const KernelArgs& args) {
 }
 
 void run(const LinearCrossEntropyGrad&, const KernelArgs& args) {
+  run(LinearCrossEntropy{}, {args.inputs, args.outputs});
   const Matrix x = matrix(args.inputs[0]);
   const Matrix weight = matrix(args.inputs[1]);
   const int32_t* targets = args.inputs[2].as<int32_t>();
-  const double dloss = scalar(args.inputs[4]);
-  const Matrix dx = matrix(args.outputs[0]);
+  const double dloss = scalar(args.inputs[3]);
+  const Matrix dx = matrix(args.outputs[2]);
   std::vector<double> dweight(static_cast<size_t>(weight.rows * weight.columns));
   for (int64_t t = 0; t < x.rows; ++t) {
     const std::vector<double> logits = logits_of(x, weight, t);
@@ -358,7 +357,7 @@ void run(const LinearCrossEntropyGrad&, const KernelArgs& args) {
     }
     std::transform(dx_row.begin(), dx_row.end(), &dx(t, 0), rounded);
   }
-  std::transform(dweight.begin(), dweight.end(), args.outputs[1].as<float>(), rounded);
+  std::transform(dweight.begin(), dweight.end(), args.outputs[3].as<float>(), rounded);
 }
 
 // --- scalars -------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ constexpr int64_t scratch_bytes(int64_t count) {
 class Scratch {
  public:
   explicit Scratch(const KernelArgs& args)
-      : next_(static_cast<std::byte*>(args.workspace)), left_(args.workspace_bytes) {}
+      : Scratch(static_cast<std::byte*>(args.workspace), args.workspace_bytes) {}
+  Scratch(std::byte* begin, int64_t bytes) : next_(begin), left_(bytes) {}
 
   template <typename T>
   T* take(int64_t count) {
@@ -37,6 +38,19 @@ class Scratch {
  private:
   std::byte* next_;
   int64_t left_;
+};
+
+// Equal parts of a kernel's workspace, one for each thread.
+class ThreadScratch {
+ public:
+  ThreadScratch(const KernelArgs& args, int64_t bytes_per_thread, int num_threads)
+      : all_(Scratch(args).take<std::byte>(bytes_per_thread * num_threads)),
+        bytes_(bytes_per_thread) {}
+  Scratch of(int thread) const { return {all_ + thread * bytes_, bytes_}; }
+
+ private:
+  std::byte* all_;
+  int64_t bytes_;  // a multiple of kScratchAlignment, when made of scratch_bytes
 };
 
 }  // namespace caravan::cpu

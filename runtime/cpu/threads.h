@@ -44,9 +44,6 @@ class CpuThreads {
 
 template <typename Body>
 void CpuThreads::for_each(int64_t num_tasks, const Body& body) const {
-  // oneDNN starts threads of its own unless it is told not to; inside a parallel region it does
-  // not, but a region of one thread is none. The setting belongs to the calling thread.
-  omp_set_num_threads(1);
   if (count_ == 1 || num_tasks <= 1) {
     flush_denormals();
     for (int64_t task = 0; task < num_tasks; ++task) body(task, 0);

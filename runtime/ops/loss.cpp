@@ -21,23 +21,22 @@ double projection_flops(Specs in) {
 TensorSpecs infer(const LinearCrossEntropy&, Specs in, int) {
   expect_count("linear_cross_entropy", in, 3);
   expect_projection("linear_cross_entropy", in);
-  return {{{}, DType::f32}, {{}, DType::f32}, {{in[0].shape[0]}, DType::f32}};
+  return {{{}, DType::f32}, {{}, DType::f32}};
 }
 
 Gradients backward(const LinearCrossEntropy&, const BackwardContext& c) {
-  Gradients gradients =
+  const std::vector<Val> made =
       c.builder.emit(LinearCrossEntropyGrad{},
-                     {c.inputs[0], c.inputs[1], c.inputs[2], c.outputs[2], c.output_gradients[0]});
-  gradients.push_back(ValueId::none);  // targets
-  return gradients;
+                     {c.inputs[0], c.inputs[1], c.inputs[2], c.output_gradients[0]});
+  return {made[2], made[3], ValueId::none};
 }
 
 // Sums over tokens: partial where the tokens are sharded, whatever the number of valid ones.
 ShardRule shard(const LinearCrossEntropy&, AxisPlacements in) {
   if (in[0] == shard(0) || in[2] == shard(0)) {
-    return {{shard(0), kReplicate, shard(0)}, {kPartial, kPartial, shard(0)}};
+    return {{shard(0), kReplicate, shard(0)}, {kPartial, kPartial}};
   }
-  return all_replicated(3, 3);
+  return all_replicated(3, 2);
 }
 
 Cost cost(const LinearCrossEntropy&, Specs in, Specs out) {
@@ -45,11 +44,10 @@ Cost cost(const LinearCrossEntropy&, Specs in, Specs out) {
 }
 
 TensorSpecs infer(const LinearCrossEntropyGrad&, Specs in, int) {
-  expect_count("linear_cross_entropy_grad", in, 5);
+  expect_count("linear_cross_entropy_grad", in, 4);
   expect_projection("linear_cross_entropy_grad", in);
-  expect(in[3].shape == in[2].shape && in[4].shape.empty(), "linear_cross_entropy_grad", in,
-         "lse must be (T), dloss_sum a scalar");
-  return {in[0], in[1]};
+  expect(in[3].shape.empty(), "linear_cross_entropy_grad", in, "dloss_sum must be a scalar");
+  return {{{}, DType::f32}, {{}, DType::f32}, in[0], in[1]};
 }
 
 Gradients backward(const LinearCrossEntropyGrad&, const BackwardContext&) {
@@ -58,13 +56,14 @@ Gradients backward(const LinearCrossEntropyGrad&, const BackwardContext&) {
 
 ShardRule shard(const LinearCrossEntropyGrad&, AxisPlacements in) {
   if (in[0] == shard(0) || in[2] == shard(0)) {
-    return {{shard(0), kReplicate, shard(0), shard(0), kReplicate}, {shard(0), kPartial}};
+    return {{shard(0), kReplicate, shard(0), kReplicate},
+            {kPartial, kPartial, shard(0), kPartial}};
   }
-  return all_replicated(5, 2);
+  return all_replicated(4, 4);
 }
 
 Cost cost(const LinearCrossEntropyGrad&, Specs in, Specs out) {
-  return streaming(3.0 * projection_flops(in), in, out);  // logits again, dx, dweight
+  return streaming(3.0 * projection_flops(in), in, out);  // logits, dx, dweight
 }
 
 }  // namespace caravan

@@ -42,7 +42,7 @@ struct Steps {
   void run(const auto& fault, const Op& op) {
     Node node;
     node.op = op;
-    fault(*backend, node, std::span<const TensorView>(&output, 1));
+    fault(*backend, node, std::vector(4, output));
   }
 
   std::unique_ptr<Backend> backend;

@@ -1,0 +1,92 @@
+// What attention and its gradient share: how queries are cut into blocks, and which of a chunk of
+// keys they see.
+//
+// A block is a few consecutive query tokens with all query heads that read one key/value head; its
+// rows are (token, head of the group). Scores lie transposed, (keys, rows): keys and values are the
+// operands that products read where they are, and softmax runs over many rows at once.
+#pragma once
+
+#include <cstdint>
+
+#include "runtime/backend.h"
+#include "runtime/cpu/gemm.h"
+
+namespace caravan::cpu {
+
+// A score that is not seen: its weight is 0 beside any score that is. Finite, so that rows which
+// have not seen a key yet do not make NaN; what they sum up is forgotten with their first key.
+inline constexpr float kUnseen = -1e30f;
+
+inline constexpr int64_t kKeysPerChunk = 112;  // at most; the causal mask cuts smaller ones
+
+struct AttentionShape {
+  int64_t num_sequences;
+  int64_t sequence_len;
+  int64_t head_dim;
+  int64_t num_kv_heads;
+  int64_t group;             // query heads of a key/value head
+  int64_t tokens_per_block;  // the last block may have fewer
+
+  int64_t num_heads() const { return num_kv_heads * group; }
+  int64_t query_width() const { return num_heads() * head_dim; }  // row of q
+  int64_t key_width() const { return num_kv_heads * head_dim; }   // row of k and v
+  int64_t rows_per_block() const { return tokens_per_block * group; }
+  int64_t num_blocks() const { return (sequence_len + tokens_per_block - 1) / tokens_per_block; }
+};
+
+AttentionShape attention_shape(const Shape& q, const Shape& k, int64_t head_dim,
+                               int64_t sequence_len);
+
+// Tokens [first, last) of a sequence, with one key/value head.
+struct AttentionBlock {
+  int64_t sequence_start;  // first token of the sequence in the batch
+  int64_t kv_head;
+  int64_t first;
+  int64_t last;
+  const int32_t* document_start;  // of the sequence's tokens
+};
+
+AttentionBlock block_at(const AttentionShape& shape, int64_t sequence, int64_t kv_head, int64_t i,
+                        const int32_t* document_start);
+
+// Keys [key, key + count) and the rows from `first_row` on, which are all that see any of them.
+struct KeyChunk {
+  int64_t key;
+  int64_t count;
+  int64_t first_row;  // a multiple of kMaxGemmColumns, so that packed rows can begin there
+  bool is_masked;     // some of these rows do not see all of the keys
+};
+
+// One block on one thread, without memory of its own.
+class BlockRows {
+ public:
+  // `token` and `start` have room for rows_per_block() numbers.
+  BlockRows(const AttentionShape& shape, const AttentionBlock& block, int32_t* token,
+            int32_t* start);
+
+  int64_t count() const { return count_; }
+  // (T, H*h) -> (rows, h), each times `factor`; and back
+  void gather(const float* source, float factor, float* rows) const;
+  void scatter(const float* rows, float factor, float* destination) const;
+  // Of row r in an array (T, H), such as lse.
+  int64_t head_offset(int64_t row) const;
+  // Where `key` of the block's sequence and head lies in k, v and their gradients.
+  int64_t key_offset(int64_t key) const;
+
+  int64_t first_key() const { return first_key_; }
+  int64_t last_key() const { return block_.last; }
+  KeyChunk chunk_at(int64_t key) const;
+  // scores (keys of the chunk, rows): `hidden` where the row does not see the key.
+  void hide_unseen(const KeyChunk& chunk, float hidden, float* scores) const;
+
+ private:
+  const AttentionShape& shape_;
+  AttentionBlock block_;
+  int64_t count_;
+  int64_t first_key_;
+  int32_t last_start_;
+  const int32_t* token_;  // of each row, within the sequence
+  const int32_t* start_;  // of the document of each row
+};
+
+}  // namespace caravan::cpu

@@ -1,0 +1,50 @@
+// The innermost loops of matrix products, built once per instruction set: one tile of c from
+// operands that are packed for it. gemm.h cuts products into tiles.
+#pragma once
+
+#include <cstdint>
+
+namespace caravan::cpu {
+
+inline constexpr int64_t kMaxGemmDepth = 384;  // of a tile: a panel of `a` fits a level 1 cache
+inline constexpr int64_t kMaxGemmRows = 14;
+inline constexpr int64_t kMaxGemmColumns = 32;
+// Between packed rows of a, in floats. An odd number of cache lines: rows lie in different sets.
+inline constexpr int64_t kPackedRowStride = kMaxGemmDepth + 16;
+
+// c = a b, or c = addend + a b.
+struct GemmTile {
+  int64_t rows;     // 1 to the kernel's
+  int64_t columns;  // 1 to the kernel's
+  int64_t depth;    // 0 to kMaxGemmDepth
+  bool transposed_a;
+  const float* a;       // (rows, kPackedRowStride), or transposed (depth, kernel's rows)
+  const float* b;       // (depth, kernel's columns)
+  const float* addend;  // null: none; may be c
+  int64_t ld_addend;
+  float* c;
+  int64_t ldc;
+};
+
+struct GemmKernel {
+  const char* name;
+  int64_t rows;
+  int64_t columns;
+  void (*multiply)(const GemmTile& tile);
+  // source, stored (depth, rows) with rows `ld` apart -> panel of a, transposed
+  void (*pack_rows)(const float* source, int64_t ld, int64_t depth, int64_t rows, float* panel);
+  // source (depth, columns), rows `ld` apart -> panel (depth, kernel's columns). Columns beyond
+  // the number that there is become zero.
+  void (*pack_columns)(const float* source, int64_t ld, int64_t depth, int64_t columns,
+                       float* panel);
+  // The same of a source that is stored (columns, depth).
+  void (*pack_transposed)(const float* source, int64_t ld, int64_t depth, int64_t columns,
+                          float* panel);
+};
+
+const GemmKernel& plain_gemm_kernel();   // what the whole program is compiled for
+const GemmKernel& avx512_gemm_kernel();  // only where has_avx512()
+bool has_avx512();
+const GemmKernel& best_gemm_kernel();  // that this CPU runs
+
+}  // namespace caravan::cpu
