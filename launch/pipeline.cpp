@@ -9,6 +9,7 @@
 #include "runtime/builder.h"
 #include "runtime/error.h"
 #include "runtime/passes/autodiff.h"
+#include "runtime/passes/fuse_add.h"
 #include "runtime/passes/merge_loss.h"
 #include "runtime/passes/plan_memory.h"
 #include "runtime/passes/prune.h"
@@ -71,6 +72,8 @@ class Pipeline {
     }
     graph = parallelize(graph, mesh_);
     passed("parallelize", graph);
+    graph = fuse_add(std::move(graph));
+    passed("fuse_add", graph);
     graph = bucket_gradients(reorder(std::move(graph)), config_.parallel.bucket_bytes);
     passed("bucket", graph);
     graph = reorder(std::move(graph));

@@ -30,8 +30,8 @@ namespace caravan {
 namespace {
 
 constexpr std::array kTrainingPasses = {"build",       "autodiff", "merge_loss", "optimizer",
-                                        "parallelize", "bucket",   "schedule"};
-constexpr std::array kEvaluationPasses = {"build", "parallelize", "bucket", "schedule"};
+                                        "parallelize", "fuse_add", "bucket",     "schedule"};
+constexpr std::array kEvaluationPasses = {"build", "parallelize", "fuse_add", "bucket", "schedule"};
 constexpr std::array kPrograms = {"update", "accumulate", "evaluate"};
 
 // 1234567 -> "1.23 M"; `units` are "", thousands, millions and so on.

@@ -79,7 +79,10 @@ struct AliasesOf {
 
 }  // namespace
 
-std::vector<Alias> aliases(const Node& node) { return std::visit(AliasesOf{node}, node.op); }
+std::vector<Alias> aliases(const Node& node) {
+  if (addend(node.op) == Addend::in_place) return {{0, static_cast<int>(node.inputs.size()) - 1}};
+  return std::visit(AliasesOf{node}, node.op);
+}
 
 namespace {
 

@@ -17,16 +17,22 @@
 
 namespace caravan {
 
+// Some ops can add one more input, their last, to their first output: the pass fuse_add makes
+// that out of an Add behind them. In place, the output lies in the addend's storage.
+enum class Addend : uint8_t { none, separate, in_place };
+
 // --- embedding -------------------------------------------------------------------------------
 struct Embedding {};  // table (V,D), ids (T) i32 -> (T,D)
 struct EmbeddingGrad {
   int64_t vocab_size;  // ids (T) i32, dy (T,D) -> (V,D); rows are added in token order
+  Addend addend = Addend::none;
 };
 
 // --- matmul ----------------------------------------------------------------------------------
 struct MatMul {  // a (M,K), b (K,N) -> (M,N); a transposed operand is stored (K,M) or (N,K)
   bool transpose_a = false;
   bool transpose_b = false;
+  Addend addend = Addend::none;
 };
 struct AddBias {};  // x (T,N), bias (N) -> (T,N)
 struct SumRows {};  // x (T,N) -> (N)
@@ -35,7 +41,9 @@ struct SumRows {};  // x (T,N) -> (N)
 struct RmsNorm {  // x (T,D), weight (D) -> y (T,D), rstd (T):  y = x * rstd * weight
   float eps;
 };
-struct RmsNormGrad {};  // x (T,D), weight (D), rstd (T), dy (T,D) -> dx (T,D), dweight (D)
+struct RmsNormGrad {  // x (T,D), weight (D), rstd (T), dy (T,D) -> dx (T,D), dweight (D)
+  Addend addend = Addend::none;
+};
 
 // --- attention -------------------------------------------------------------------------------
 struct RopeScaling {  // llama3 (Llama 3.1): long wavelengths are divided by `factor`
@@ -130,6 +138,7 @@ using Op = std::variant<Embedding, EmbeddingGrad, MatMul, AddBias, SumRows, RmsN
 std::string_view name(const Op& op);    // "rms_norm"
 std::string_view family(const Op& op);  // "norm": the file that has its rules and kernels
 std::string attributes(const Op& op);   // "eps=1e-05", "" when there are none
+Addend addend(const Op& op);            // none also for ops that cannot have one
 std::optional<Axis> collective_axis(const Op& op);  // of collectives and of Slice
 bool is_collective(const Op& op);                   // moves data between ranks; Slice does not
 

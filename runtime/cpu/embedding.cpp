@@ -37,14 +37,18 @@ void run(const EmbeddingGrad& op, const KernelArgs& args, const CpuThreads& thre
   const TensorView& ids = args.inputs[0];
   const float* dy = args.inputs[1].as<float>();
   float* table = args.outputs[0].as<float>();
+  const float* addend = addend_of(op, args);
   const int64_t width = args.outputs[0].dim(1);
   const int64_t vocab_size = args.outputs[0].dim(0);
   check(vocab_size == op.vocab_size, "[embedding_grad] table of %d rows, vocabulary of %d",
         vocab_size, op.vocab_size);
   check_ids(ids, vocab_size);
   threads.for_chunks(width, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t v = 0; v < vocab_size; ++v) {
-      std::fill(table + v * width + begin, table + v * width + end, 0.0f);
+    for (int64_t v = 0; v < vocab_size && addend != table; ++v) {
+      float* row = table + v * width;
+      if (addend == nullptr) std::fill(row + begin, row + end, 0.0f);
+      if (addend != nullptr)
+        std::copy(addend + v * width + begin, addend + v * width + end, row + begin);
     }
     for (int64_t t = 0; t < ids.size(); ++t) {
       float* row = table + ids.as<int32_t>()[t] * width;

@@ -50,6 +50,12 @@ void run(const ReduceScatter& op, const KernelArgs& args, const CpuThreads& thre
 void run(const AllToAll& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const Slice& op, const KernelArgs& args, const CpuThreads& threads);
 
+// The values to add to the first output, or null; in place they are the output itself.
+template <typename OpStruct>
+const float* addend_of(const OpStruct& op, const KernelArgs& args) {
+  return op.addend == Addend::none ? nullptr : args.inputs.back().as<float>();
+}
+
 // What the scratch memory of an op depends on: shapes as planned, threads of the compute stream.
 struct WorkspaceQuery {
   std::span<const TensorSpec> inputs;

@@ -21,6 +21,8 @@ void run(const MatMul& op, const KernelArgs& args, const CpuThreads& threads) {
                      .k = a.dim(op.transpose_a ? 0 : 1),
                      .a = {a.as<float>(), a.dim(1), op.transpose_a},
                      .b = {b.as<float>(), b.dim(1), op.transpose_b},
+                     .addend = addend_of(op, args),
+                     .ld_addend = c.dim(1),
                      .c = c.as<float>(),
                      .ldc = c.dim(1)};
   float* scratch =

@@ -40,27 +40,30 @@ struct NormGradRow {
   float rstd;
   const float* dy;
   float* dx;
-  float* dweight;  // added to
+  float* dweight;       // added to
+  const float* addend;  // of dx, null: none
   int64_t width;
 };
 
-// With n = x * rstd: dx = rstd * (dy w - n * mean(dy w n)), dweight += dy n.
+// With n = x * rstd: dx = addend + rstd * (dy w - n * mean(dy w n)), dweight += dy n.
 void norm_grad_row(const NormGradRow& row) {
-  const auto [x, weight, rstd, dy, dx, dweight, width] = row;
+  const auto [x, weight, rstd, dy, dx, dweight, addend, width] = row;
   const double sum = blocked_sum(
       width, [x = x, weight = weight, dy = dy](int64_t i) { return dy[i] * weight[i] * x[i]; });
   const float mean = static_cast<float>(sum / static_cast<double>(width)) * rstd;
 #pragma omp simd
   for (int64_t i = 0; i < width; ++i) {
     const float normalized = x[i] * rstd;
-    dx[i] = rstd * (dy[i] * weight[i] - normalized * mean);
+    const float before = addend == nullptr ? 0.0f : addend[i];
+    dx[i] = before + rstd * (dy[i] * weight[i] - normalized * mean);
     dweight[i] += dy[i] * normalized;
   }
 }
 
 }  // namespace
 
-void run(const RmsNormGrad&, const KernelArgs& args, const CpuThreads& threads) {
+void run(const RmsNormGrad& op, const KernelArgs& args, const CpuThreads& threads) {
+  const float* addend = addend_of(op, args);
   const int64_t width = args.inputs[1].size();
   const RowChunks chunks(args.inputs[0].dim(0));
   float* partials = Scratch(args).take<float>(chunks.count * width);
@@ -74,6 +77,7 @@ void run(const RmsNormGrad&, const KernelArgs& args, const CpuThreads& threads) 
                      .dy = args.inputs[3].as<float>() + t * width,
                      .dx = args.outputs[0].as<float>() + t * width,
                      .dweight = dweight,
+                     .addend = addend == nullptr ? nullptr : addend + t * width,
                      .width = width});
     }
   });

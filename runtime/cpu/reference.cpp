@@ -41,13 +41,13 @@ void run(const Embedding&, const KernelArgs& args) {
   }
 }
 
-void run(const EmbeddingGrad&, const KernelArgs& args) {
+void run(const EmbeddingGrad& op, const KernelArgs& args) {
   const int32_t* ids = args.inputs[0].as<int32_t>();
   const Matrix dy = matrix(args.inputs[1]);
   const Matrix table = matrix(args.outputs[0]);
   for (int64_t v = 0; v < table.rows; ++v) {
     for (int64_t i = 0; i < table.columns; ++i) {
-      double sum = 0;
+      double sum = op.addend == Addend::none ? 0.0f : matrix(args.inputs[2])(v, i);
       for (int64_t t = 0; t < dy.rows; ++t) sum += ids[t] == v ? dy(t, i) : 0.0f;
       table(v, i) = rounded(sum);
     }
@@ -68,6 +68,7 @@ void run(const MatMul& op, const KernelArgs& args) {
         const double left = op.transpose_a ? a(k, i) : a(i, k);
         sum += left * (op.transpose_b ? b(j, k) : b(k, j));
       }
+      if (op.addend != Addend::none) sum += matrix(args.inputs[2])(i, j);
       c(i, j) = rounded(sum);
     }
   }
@@ -106,7 +107,7 @@ void run(const RmsNorm& op, const KernelArgs& args) {
 }
 
 // y_i = x_i r w_i with r = (mean(x^2) + eps)^(-1/2), so dr/dx_j = -r^3 x_j / D.
-void run(const RmsNormGrad&, const KernelArgs& args) {
+void run(const RmsNormGrad& op, const KernelArgs& args) {
   const Matrix x = matrix(args.inputs[0]);
   const float* weight = args.inputs[1].as<float>();
   const float* rstd = args.inputs[2].as<float>();
@@ -119,7 +120,8 @@ void run(const RmsNormGrad&, const KernelArgs& args) {
     for (int64_t i = 0; i < x.columns; ++i) drstd += double{dy(t, i)} * weight[i] * x(t, i);
     const double from_rstd = drstd * r * r * r / static_cast<double>(x.columns);
     for (int64_t i = 0; i < x.columns; ++i) {
-      dx(t, i) = rounded(double{dy(t, i)} * weight[i] * r - from_rstd * x(t, i));
+      const double before = op.addend == Addend::none ? 0.0f : matrix(args.inputs[4])(t, i);
+      dx(t, i) = rounded(before + double{dy(t, i)} * weight[i] * r - from_rstd * x(t, i));
     }
   }
   for (int64_t i = 0; i < x.columns; ++i) {

@@ -25,17 +25,19 @@ ShardRule shard(const Embedding&, AxisPlacements in) {
 Cost cost(const Embedding&, Specs, Specs out) { return streaming(0, out, out); }
 
 TensorSpecs infer(const EmbeddingGrad& op, Specs in, int) {
-  expect_count("embedding_grad", in, 2);
+  expect_count("embedding_grad", in, 2 + num_addends(op.addend));
   expect(in[0].shape.size() == 1 && in[1].shape.size() == 2 && in[0].shape[0] == in[1].shape[0],
          "embedding_grad", in, "ids must be (T) i32, dy (T,D)");
-  return {{{op.vocab_size, in[1].shape[1]}, in[1].dtype}};
+  return expect_addend("embedding_grad", op.addend, in,
+                       {{{op.vocab_size, in[1].shape[1]}, in[1].dtype}});
 }
 
 Gradients backward(const EmbeddingGrad&, const BackwardContext&) {
   not_differentiable("embedding_grad");
 }
 
-ShardRule shard(const EmbeddingGrad&, AxisPlacements in) {
+ShardRule shard(const EmbeddingGrad& op, AxisPlacements in) {
+  if (op.addend != Addend::none) return all_replicated(3, 1);
   if (in[0] == shard(0) || in[1] == shard(0)) return {{shard(0), shard(0)}, {kPartial}};
   if (in[1] == shard(1)) return {{kReplicate, shard(1)}, {shard(1)}};
   return all_replicated(2, 1);

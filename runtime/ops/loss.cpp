@@ -25,9 +25,8 @@ TensorSpecs infer(const LinearCrossEntropy&, Specs in, int) {
 }
 
 Gradients backward(const LinearCrossEntropy&, const BackwardContext& c) {
-  const std::vector<Val> made =
-      c.builder.emit(LinearCrossEntropyGrad{},
-                     {c.inputs[0], c.inputs[1], c.inputs[2], c.output_gradients[0]});
+  const std::vector<Val> made = c.builder.emit(
+      LinearCrossEntropyGrad{}, {c.inputs[0], c.inputs[1], c.inputs[2], c.output_gradients[0]});
   return {made[2], made[3], ValueId::none};
 }
 
@@ -56,8 +55,7 @@ Gradients backward(const LinearCrossEntropyGrad&, const BackwardContext&) {
 
 ShardRule shard(const LinearCrossEntropyGrad&, AxisPlacements in) {
   if (in[0] == shard(0) || in[2] == shard(0)) {
-    return {{shard(0), kReplicate, shard(0), kReplicate},
-            {kPartial, kPartial, shard(0), kPartial}};
+    return {{shard(0), kReplicate, shard(0), kReplicate}, {kPartial, kPartial, shard(0), kPartial}};
   }
   return all_replicated(4, 4);
 }

@@ -13,18 +13,21 @@ int64_t size_at(const TensorSpec& spec, int dim) { return spec.shape[static_cast
 }  // namespace
 
 TensorSpecs infer(const MatMul& op, Specs in, int) {
-  expect_count("matmul", in, 2);
+  expect_count("matmul", in, 2 + num_addends(op.addend));
   expect(in[0].shape.size() == 2 && in[1].shape.size() == 2, "matmul", in, "needs two matrices");
   expect(size_at(in[0], contracted_a(op)) == size_at(in[1], contracted_b(op)), "matmul", in,
          "the contracted dims differ");
   expect(in[0].dtype == in[1].dtype, "matmul", in, "the dtypes differ");
-  return {
-      {{size_at(in[0], 1 - contracted_a(op)), size_at(in[1], 1 - contracted_b(op))}, in[0].dtype}};
+  return expect_addend(
+      "matmul", op.addend, in,
+      {{{size_at(in[0], 1 - contracted_a(op)), size_at(in[1], 1 - contracted_b(op))},
+        in[0].dtype}});
 }
 
 // With A' = op(a), B' = op(b) and C = A'B':  dA' = dC B'^T,  dB' = A'^T dC. A transposed operand
 // wants the transpose of that, which is the other order of the product.
 Gradients backward(const MatMul& op, const BackwardContext& c) {
+  if (op.addend != Addend::none) return not_differentiable("matmul with an addend");
   const Val a = c.inputs[0], b = c.inputs[1], dc = c.output_gradients[0];
   const Val da = op.transpose_a ? c.builder.matmul(b, dc, {op.transpose_b, true})     // B' dC^T
                                 : c.builder.matmul(dc, b, {false, !op.transpose_b});  // dC B'^T
@@ -34,6 +37,7 @@ Gradients backward(const MatMul& op, const BackwardContext& c) {
 }
 
 ShardRule shard(const MatMul& op, AxisPlacements in) {
+  if (op.addend != Addend::none) return all_replicated(3, 1);
   const AxisPlacement rows = shard(1 - contracted_a(op));     // M
   const AxisPlacement inner_a = shard(contracted_a(op));      // K
   const AxisPlacement inner_b = shard(contracted_b(op));      // K

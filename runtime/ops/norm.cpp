@@ -24,18 +24,19 @@ Cost cost(const RmsNorm&, Specs in, Specs out) {
   return streaming(4.0 * static_cast<double>(num_elements(in[0].shape)), in, out);
 }
 
-TensorSpecs infer(const RmsNormGrad&, Specs in, int) {
-  expect_count("rms_norm_grad", in, 4);
+TensorSpecs infer(const RmsNormGrad& op, Specs in, int) {
+  expect_count("rms_norm_grad", in, 4 + num_addends(op.addend));
   expect(in[3].shape == in[0].shape && in[2].shape == Shape{in[0].shape[0]}, "rms_norm_grad", in,
          "x and dy must be (T,D), weight (D), rstd (T)");
-  return {in[0], in[1]};
+  return expect_addend("rms_norm_grad", op.addend, in, {in[0], in[1]});
 }
 
 Gradients backward(const RmsNormGrad&, const BackwardContext&) {
   not_differentiable("rms_norm_grad");
 }
 
-ShardRule shard(const RmsNormGrad&, AxisPlacements in) {
+ShardRule shard(const RmsNormGrad& op, AxisPlacements in) {
+  if (op.addend != Addend::none) return all_replicated(5, 2);
   if (in[0] == shard(0) || in[3] == shard(0)) {
     return {{shard(0), kReplicate, shard(0), shard(0)}, {shard(0), kPartial}};
   }

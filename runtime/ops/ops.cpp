@@ -1,6 +1,10 @@
 // Names, families and attributes of ops, for dumps, errors and reports.
 #include "runtime/ops.h"
 
+#include <array>
+#include <initializer_list>
+#include <string>
+
 #include "absl/strings/str_format.h"
 
 namespace caravan {
@@ -45,13 +49,27 @@ struct DescriptionOf {
 };
 
 struct AttributesOf {
+  // Those that are not empty, with spaces between.
+  static std::string words(std::initializer_list<std::string> all) {
+    std::string text;
+    for (const std::string& word : all) {
+      if (!text.empty() && !word.empty()) text += " ";
+      text += word;
+    }
+    return text;
+  }
+  static std::string addend(Addend addend) {
+    constexpr std::array kTexts = {"", "adds", "adds_in_place"};
+    return kTexts[static_cast<size_t>(addend)];
+  }
   std::string operator()(const EmbeddingGrad& op) const {
-    return absl::StrFormat("vocab_size=%d", op.vocab_size);
+    return words({absl::StrFormat("vocab_size=%d", op.vocab_size), addend(op.addend)});
   }
   std::string operator()(const MatMul& op) const {
-    if (op.transpose_a) return op.transpose_b ? "transpose_a transpose_b" : "transpose_a";
-    return op.transpose_b ? "transpose_b" : "";
+    return words({op.transpose_a ? "transpose_a" : "", op.transpose_b ? "transpose_b" : "",
+                  addend(op.addend)});
   }
+  std::string operator()(const RmsNormGrad& op) const { return addend(op.addend); }
   std::string operator()(const RmsNorm& op) const { return absl::StrFormat("eps=%g", op.eps); }
   std::string operator()(const Rope& op) const {
     std::string text = absl::StrFormat("head_dim=%d theta=%g", op.head_dim, op.theta);
@@ -114,6 +132,15 @@ std::optional<Axis> collective_axis(const Op& op) {
       [](const auto& one) -> std::optional<Axis> {
         if constexpr (requires { one.axis; }) return one.axis;
         return std::nullopt;
+      },
+      op);
+}
+
+Addend addend(const Op& op) {
+  return std::visit(
+      [](const auto& one) {
+        if constexpr (requires { one.addend; }) return one.addend;
+        return Addend::none;
       },
       op);
 }

@@ -58,6 +58,11 @@ void expect_count(std::string_view op, Specs inputs, size_t count);
 // parallelize or the optimizer add after autodiff.
 [[noreturn]] Gradients not_differentiable(std::string_view op);
 
+// Of ops that may have an addend as their last input. The shape rule returns its outputs through
+// expect_addend; parallelize comes before addends, so they have no placement rule of their own.
+constexpr size_t num_addends(Addend addend) { return addend == Addend::none ? 0 : 1; }
+TensorSpecs expect_addend(std::string_view op, Addend addend, Specs inputs, TensorSpecs outputs);
+
 // Placement rules.
 ShardRule all_replicated(size_t num_inputs, size_t num_outputs);
 // Element by element over tensors of one shape: sharded alike if any is sharded; if `linear`,

@@ -38,6 +38,12 @@ void expect_count(std::string_view op, Specs inputs, size_t count) {
   expect(inputs.size() == count, op, inputs, absl::StrFormat("needs %d inputs", count));
 }
 
+TensorSpecs expect_addend(std::string_view op, Addend addend, Specs inputs, TensorSpecs outputs) {
+  expect(addend == Addend::none || inputs.back() == outputs[0], op, inputs,
+         "the addend must be like the output");
+  return outputs;
+}
+
 Gradients not_differentiable(std::string_view op) {
   throw internal_error(absl::StrFormat("[%s] has no gradient", op));
 }

@@ -47,6 +47,11 @@ std::vector<OpEntry> embedding_cases() {
        .inputs = {integers(Content::ids), constant({kTokens, kHidden})},
        .outputs = {f32({kVocab, kHidden})},
        .refused = {bad(0, i32({kTokens + 1}), "dy (T,D)"), bad(1, f32({kTokens}), "dy (T,D)")}},
+      {.label = "embedding_grad_adds",
+       .op = EmbeddingGrad{kVocab, Addend::separate},
+       .inputs = {integers(Content::ids), constant({kTokens, kHidden}), state({kVocab, kHidden})},
+       .outputs = {f32({kVocab, kHidden})},
+       .refused = {bad(2, f32({kVocab}), "the addend must be like the output")}},
   };
 }
 
@@ -70,6 +75,11 @@ std::vector<OpEntry> matmul_cases() {
       matmul_case({true, false}),
       matmul_case({false, true}),
       matmul_case({true, true}),
+      {.label = "matmul_adds",
+       .op = MatMul{false, true, Addend::separate},
+       .inputs = {constant({4, 8}), constant({12, 8}), state({4, 12})},
+       .outputs = {f32({4, 12})},
+       .refused = {bad(2, f32({12, 4}), "the addend must be like the output")}},
       {.label = "add_bias",
        .op = AddBias{},
        .inputs = {variable({kTokens, kHidden}), variable({kHidden})},
@@ -99,6 +109,11 @@ std::vector<OpEntry> norm_cases() {
        .outputs = {f32(x), f32({kHidden})},
        .refused = {bad(2, f32({kHidden}), "rstd (T)"),
                    bad(3, f32({kTokens, 1}), "dy must be (T,D)")}},
+      {.label = "rms_norm_grad_adds",
+       .op = RmsNormGrad{Addend::separate},
+       .inputs = {constant(x), constant({kHidden}), positive({kTokens}), constant(x), state(x)},
+       .outputs = {f32(x), f32({kHidden})},
+       .refused = {bad(4, f32({kHidden}), "the addend must be like the output")}},
   };
 }
 

@@ -8,6 +8,8 @@
 #include "runtime/builder.h"
 #include "runtime/error.h"
 #include "runtime/passes/autodiff.h"
+#include "runtime/passes/fuse_add.h"
+#include "runtime/passes/merge_loss.h"
 #include "runtime/passes/prune.h"
 #include "runtime/passes/schedule.h"
 #include "runtime/rng.h"
@@ -26,7 +28,8 @@ Graph logical_graph(const TrainingRun& run, Kind kind) {
   verify(forward, "build");
   Differentiated backward = differentiate(std::move(forward), loss.loss_sum);
   verify(backward.graph, "autodiff");
-  Graph graph = std::move(backward.graph);
+  Graph graph = merge_loss(std::move(backward.graph));
+  verify(graph, "merge_loss");
   const MicroBatchResult result{backward.gradients, loss.loss_sum, loss.num_valid};
   if (kind == Kind::accumulate)
     append_accumulate(graph, result, run.optimizer);
@@ -40,6 +43,8 @@ Graph logical_graph(const TrainingRun& run, Kind kind) {
 Graph placed_graph(const TrainingRun& run, Kind kind) {
   Graph graph = parallelize(logical_graph(run, kind), run.mesh);
   verify(graph, "parallelize");
+  graph = fuse_add(std::move(graph));
+  verify(graph, "fuse_add");
   graph = bucket_gradients(reorder(std::move(graph)), run.bucket_bytes);
   verify(graph, "bucket");
   graph = reorder(std::move(graph));

@@ -9,7 +9,11 @@ TEST(CpuEmbedding, RowsAndTheirGradient) {
   for (const int64_t width : {1, 20, 64, 200}) {
     const Tensor ids = random_integers(301, 0, kVocab, 1);
     check_op(Embedding{}, {{normal({kVocab, width}, 2), ids}, {{301, width}}, {}, 0});
-    check_op(EmbeddingGrad{kVocab}, {{ids, normal({301, width}, 3)}, {{kVocab, width}}});
+    const Tensor dy = normal({301, width}, 3), addend = normal({kVocab, width}, 4);
+    check_op(EmbeddingGrad{kVocab}, {{ids, dy}, {{kVocab, width}}});
+    check_op(EmbeddingGrad{kVocab, Addend::separate}, {{ids, dy, addend}, {{kVocab, width}}});
+    check_op(EmbeddingGrad{kVocab, Addend::in_place},
+             {{ids, dy, addend}, {{kVocab, width}}, {{0, 2}}});
   }
 }
 

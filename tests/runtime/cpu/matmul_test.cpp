@@ -29,6 +29,12 @@ TEST(CpuMatMul, SeveralTilesBothWays) {
   check_op(MatMul{true, true}, {{normal({size.k, size.m}, 1), b}, {{size.m, size.n}}});
 }
 
+TEST(CpuMatMul, AddsToWhatIsThere) {
+  const Tensor a = normal({33, 50}, 1), b = normal({41, 50}, 2), addend = normal({33, 41}, 3);
+  check_op(MatMul{false, true, Addend::separate}, {{a, b, addend}, {{33, 41}}});
+  check_op(MatMul{false, true, Addend::in_place}, {{a, b, addend}, {{33, 41}}, {{0, 2}}});
+}
+
 TEST(CpuMatMul, NoRows) { check_op(MatMul{}, {{normal({0, 8}, 1), normal({8, 4}, 2)}, {{0, 4}}}); }
 
 TEST(CpuMatMul, NoDepthGivesZeros) {

@@ -15,6 +15,15 @@ TEST(CpuRmsNorm, OddShapes) {
   }
 }
 
+TEST(CpuRmsNorm, GradientAddsToWhatIsThere) {
+  const Shape shape = {70, 50};
+  const Tensor x = normal(shape, 1), weight = normal({50}, 2), addend = normal(shape, 4);
+  const Tensor rstd = run_kernel(RmsNorm{kEps}, {{x, weight}, {shape, {70}}}, 1)[1];
+  const std::vector<Tensor> inputs = {x, weight, rstd, normal(shape, 3), addend};
+  check_op(RmsNormGrad{Addend::separate}, {inputs, {shape, {50}}, {}, 3e-5, 0.1});
+  check_op(RmsNormGrad{Addend::in_place}, {inputs, {shape, {50}}, {{0, 4}}, 3e-5, 0.1});
+}
+
 TEST(CpuRmsNorm, ZerosStayFinite) {
   const Tensor x = filled({4, 16}, 0.0f);
   const auto forward = check_op(RmsNorm{kEps}, {{x, filled({16}, 1.0f)}, {{4, 16}, {4}}});
