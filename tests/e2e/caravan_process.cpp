@@ -53,7 +53,11 @@ constexpr char kMpiEnvironment[] =
 }  // namespace
 
 ProcessResult run_caravan(const std::string& command, int num_ranks, const std::string& prefix) {
-  std::string line = std::string(CARAVAN_BINARY_DIR) + "/caravan " + command + " 2>&1";
+  return run_program("caravan " + command, num_ranks, prefix);
+}
+
+ProcessResult run_program(const std::string& command, int num_ranks, const std::string& prefix) {
+  std::string line = std::string(CARAVAN_BINARY_DIR) + "/" + command + " 2>&1";
   if (num_ranks > 0) line = "mpirun -n " + std::to_string(num_ranks) + " " + line;
   line = kMpiEnvironment + prefix + " " + line;
   const auto start = std::chrono::steady_clock::now();

@@ -18,6 +18,9 @@ struct ProcessResult {
 ProcessResult run_caravan(const std::string& command, int num_ranks = 0,
                           const std::string& prefix = "");
 
+// Any program of the build folder.
+ProcessResult run_program(const std::string& command, int num_ranks, const std::string& prefix = "");
+
 // A scratch folder that is removed with the object, tokens of a small text in `data()`, and a
 // configuration of a tiny Llama.
 class Workbench {
