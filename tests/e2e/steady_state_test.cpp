@@ -33,8 +33,8 @@ bool may_allocate(const std::string& asker) {
 // What every rank asked for.
 std::vector<nlohmann::json> observe(int num_ranks, bool wastes, const std::string& options) {
   const Workbench bench;
-  std::string command = bench.train_command(
-      "run", "train.max_steps=100 log.logging_steps=1000 log.report_to=[] " + options);
+  std::string command =
+      bench.train_command("run", "train.max_steps=100 log.logging_steps=1000 " + options);
   command.replace(
       0, std::string("train").size(),
       bench.folder().string() + " 40 " + std::to_string(kSteps) + (wastes ? " 1" : " 0"));
