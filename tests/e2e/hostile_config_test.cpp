@@ -66,15 +66,9 @@ Measured plan(const std::string& path) {
 
 class HostileConfig : public testing::Test {
  protected:
-  HostileConfig() {
-    std::string name = (std::filesystem::temp_directory_path() / "caravan-e2e-XXXXXX").string();
-    folder_ = ::mkdtemp(name.data());
-  }
-  ~HostileConfig() override { std::filesystem::remove_all(folder_); }
-
   // `part` must be in the one line.
   void expect_refused(const std::string& name, const std::string& text, const std::string& part) {
-    const std::string path = (folder_ / (name + ".yaml")).string();
+    const std::string path = folder_ / (name + ".yaml");
     std::ofstream(path, std::ios::binary) << text;
     const Measured result = plan(path);
     EXPECT_EQ(result.exit_code, 2) << name << ": " << result.output;
@@ -86,7 +80,7 @@ class HostileConfig : public testing::Test {
     EXPECT_LT(result.resident_kib, kMaxResidentKib) << name;
   }
 
-  std::filesystem::path folder_;
+  TemporaryFolder folder_;
 };
 
 TEST_F(HostileConfig, AliasesAndAnchors) {

@@ -35,9 +35,8 @@ std::vector<nlohmann::json> observe(int num_ranks, bool wastes, const std::strin
   const Workbench bench;
   std::string command =
       bench.train_command("run", "train.max_steps=100 log.logging_steps=1000 " + options);
-  command.replace(
-      0, std::string("train").size(),
-      bench.folder().string() + " 40 " + std::to_string(kSteps) + (wastes ? " 1" : " 0"));
+  command.replace(0, std::string("train").size(),
+                  bench.folder() + " 40 " + std::to_string(kSteps) + (wastes ? " 1" : " 0"));
   // Threads that spin for work would starve on busy processors.
   const ProcessResult result =
       run_program("steady_state_program " + command, num_ranks, "OMP_WAIT_POLICY=passive");
