@@ -1,6 +1,7 @@
 // Disks that fill up, turn read-only or lose a folder while training saves to them. The small disk
 // is a tmpfs: without the right to mount one, these tests are skipped.
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/mount.h>
 
 #include <atomic>
@@ -13,6 +14,7 @@
 
 #include "checkpoint/directory.h"
 #include "tests/e2e/caravan_process.h"
+#include "tests/e2e/processes.h"
 
 namespace caravan {
 namespace {
@@ -50,16 +52,17 @@ class Disk : public testing::Test {
       result = bench_.train("disk/run", kLongRun + options);
       has_ended = true;
     });
-    const auto wait_for = [&](const std::function<bool()>& condition) {
-      while (!has_ended && !condition()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    const auto wait = [&](const std::function<bool()>& condition) {
+      wait_for(condition, 120, [&] { return has_ended.load(); });
     };
-    wait_for([&] { return find_latest(checkpoints_).step > 0; });
+    wait([&] { return find_latest(checkpoints_).step > 0; });
     happen();
-    wait_for(until);
-    const std::string stop = "pkill -USR1 -f '^[^ ]*/caravan train .*" + run() + "'";
-    if (!has_ended) {
-      EXPECT_EQ(std::system(stop.c_str()), 0);
-    }
+    wait(until);
+    const std::vector<pid_t> found = find_processes([&](const CommandLine& line) {
+      return has_word(line, "output_dir=" + run()) && is_program(line, "caravan");
+    });
+    EXPECT_TRUE(has_ended || !found.empty()) << "nobody to stop";
+    send_signal(found, SIGUSR1);
     trainer.join();
     return result;
   }

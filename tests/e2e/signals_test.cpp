@@ -9,6 +9,7 @@
 
 #include "checkpoint/directory.h"
 #include "tests/e2e/job.h"
+#include "tests/e2e/processes.h"
 #include "tests/e2e/run_record.h"
 
 namespace caravan {
@@ -33,7 +34,7 @@ class Signals : public testing::Test {
 
   static void send(const std::vector<pid_t>& processes, int signal) {
     EXPECT_FALSE(processes.empty()) << "nobody to send it to";
-    for (const pid_t process : processes) kill(process, signal);
+    send_signal(processes, signal);
   }
 
   // Goes on from where the run stands: nothing is damaged, and all bits are those of a run that got
@@ -97,7 +98,7 @@ TEST_F(Signals, ASecondUsr1EndsAtOnce) {
   ASSERT_TRUE(job.wait_until([&] { return saves(8); }));
   const auto first = std::chrono::steady_clock::now();
   ASSERT_FALSE(job.wait_until([&] {
-    for (const pid_t rank : job.ranks()) kill(rank, SIGUSR1);
+    send_signal(job.ranks(), SIGUSR1);
     std::this_thread::sleep_for(100ms);
     return std::chrono::steady_clock::now() - first > 20s;
   })) << "it does not end";
@@ -115,7 +116,7 @@ TEST_F(Signals, AStormOfUsr2HarmsNothing) {
   // Not before: a program that has only begun to start is ended by such a signal, as any other.
   ASSERT_TRUE(job.wait_until([&] { return has_steps(); }));
   while (!job.is_over()) {
-    for (const pid_t process : job.ranks()) kill(process, SIGUSR2);
+    send_signal(job.ranks(), SIGUSR2);
     std::this_thread::sleep_for(10ms);
   }
   const ProcessResult result = job.result();
