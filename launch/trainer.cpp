@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "absl/strings/str_format.h"
+#include "launch/clock.h"
 #include "launch/process_memory.h"
 #include "launch/run_state.h"
 #include "optim/lr_schedule.h"
@@ -18,10 +19,6 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
-double unix_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
 void set_batch(Executor& executor, Backend& backend, const Batch& batch) {

@@ -15,6 +15,7 @@
 #include "checkpoint/directory.h"
 #include "tests/e2e/caravan_process.h"
 #include "tests/e2e/processes.h"
+#include "tests/support/text.h"
 
 namespace caravan {
 namespace {
@@ -81,16 +82,6 @@ class Disk : public testing::Test {
   bool is_mounted_ = false;
 };
 
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
-int count(const std::string& text, const std::string& part) {
-  int found = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
-  return found;
-}
-
 TEST_F(Disk, RoomIsCheckedBeforeStepOne) {
   const ProcessResult result =
       bench_.train("disk/run",
@@ -107,7 +98,7 @@ TEST_F(Disk, FullStopsWithOneLine) {
   const ProcessResult result = train(
       "", [&] { fill(), before = newest(); }, [] { return false; });
   EXPECT_EQ(result.exit_code, 4) << result.output;
-  EXPECT_EQ(count(result.output, "caravan: error:"), 1) << result.output;
+  EXPECT_EQ(count(result.output, "caravan: error:"), 1u) << result.output;
   EXPECT_TRUE(contains(result.output, "No space left on device")) << result.output;
   EXPECT_TRUE(contains(result.output, "the newest checkpoint is " + checkpoints_)) << result.output;
   EXPECT_GE(newest(), before);
@@ -142,7 +133,7 @@ TEST_F(Disk, ReadOnlyKeepsTheOlderOnes) {
       },
       [] { return false; });
   EXPECT_EQ(result.exit_code, 4) << result.output;
-  EXPECT_EQ(count(result.output, "caravan: error:"), 1) << result.output;
+  EXPECT_EQ(count(result.output, "caravan: error:"), 1u) << result.output;
   EXPECT_TRUE(contains(result.output, "Read-only file system")) << result.output;
   EXPECT_GT(before, 0);
   EXPECT_GE(newest(), before);
@@ -171,7 +162,7 @@ TEST_F(Disk, FolderThatCannotBeMadeEndsTheRun) {
       },
       [] { return false; });
   EXPECT_EQ(result.exit_code, 4) << result.output;
-  EXPECT_EQ(count(result.output, "caravan: error:"), 1) << result.output;
+  EXPECT_EQ(count(result.output, "caravan: error:"), 1u) << result.output;
   EXPECT_GT(find_latest(disk() + "/aside").step, 0);
 }
 

@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "tests/e2e/caravan_process.h"
+#include "tests/support/text.h"
 
 namespace caravan {
 namespace {
@@ -85,14 +86,7 @@ class HostileConfig : public testing::Test {
 
 TEST_F(HostileConfig, AliasesAndAnchors) {
   const std::string refusal = "anchors and aliases are not supported";
-  std::string bomb = "l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n";
-  for (int i = 1; i < 12; ++i) {
-    const std::string below = "*l" + std::to_string(i - 1);
-    bomb += "l" + std::to_string(i) + ": &l" + std::to_string(i) + " [" + below;
-    for (int j = 0; j < 9; ++j) bomb += ", " + below;
-    bomb += "]\n";
-  }
-  expect_refused("bomb", bomb, ":1:5: " + refusal);
+  expect_refused("bomb", alias_bomb(), ":1:5: " + refusal);
   expect_refused("self", "a: &a [*a]\n", ":1:4: " + refusal);
   expect_refused("self-map", "a: &a {b: *a}\n", ":1:4: " + refusal);
   expect_refused("merge", "a: {<<: {b: 1}}\n", "merge keys");
