@@ -4,21 +4,18 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <chrono>
 #include <cstdio>
 #include <exception>
 #include <filesystem>
 #include <new>
 #include <nlohmann/json.hpp>
 
+#include "launch/clock.h"
+
 namespace caravan {
 namespace {
 
 namespace fs = std::filesystem;
-
-double unix_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
 
 std::string to_json(const Failure& failure) {
   nlohmann::ordered_json object;

@@ -8,7 +8,6 @@ namespace caravan {
 namespace {
 
 constexpr double kStepsToWait = 10;
-constexpr size_t kRememberedSteps = 101;
 // A rank other than 0 judges this much later: rank 0 knows more. Then one after the other.
 constexpr double kBackupSeconds = 0.5;
 // A rank that was heard of later than this is silent rather than stuck.
@@ -48,17 +47,20 @@ void Judge::hear(int from, const Beat& beat, double now) {
 void Judge::note_steps(const Position& position, double now) {
   const int64_t passed = position.step - step_;
   if (passed == 0) return;
-  if (step_ > 0) step_seconds_.push_back((now - step_began_) / static_cast<double>(passed));
-  if (step_seconds_.size() > kRememberedSteps) step_seconds_.pop_front();
+  if (step_ > 0) {
+    step_seconds_[num_step_seconds_++ % step_seconds_.size()] =
+        (now - step_began_) / static_cast<double>(passed);
+  }
   step_ = position.step;
   step_began_ = now;
 }
 
 double Judge::limit() const {
-  std::vector<double> sorted(step_seconds_.begin(), step_seconds_.end());
-  if (sorted.empty()) return options_.limit_seconds;
-  const auto middle = sorted.begin() + static_cast<ptrdiff_t>(sorted.size() / 2);
-  std::nth_element(sorted.begin(), middle, sorted.end());
+  const size_t count = std::min(num_step_seconds_, step_seconds_.size());
+  if (count == 0) return options_.limit_seconds;
+  std::array sorted = step_seconds_;
+  const auto middle = sorted.begin() + count / 2;
+  std::nth_element(sorted.begin(), middle, sorted.begin() + count);
   return std::max(options_.limit_seconds, kStepsToWait * *middle);
 }
 

@@ -2,7 +2,7 @@
 // no messages. launch/watchdog.h runs it.
 #pragma once
 
-#include <deque>
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -67,8 +67,10 @@ class Judge {
   JudgeOptions options_;
   std::vector<Rank> ranks_;
   double last_judged_;
-  // Seconds of the latest steps of this rank, from when it was seen to begin them.
-  std::deque<double> step_seconds_;
+  // Seconds of the latest steps of this rank, from when it was seen to begin them: step i lies at
+  // i % size.
+  std::array<double, 101> step_seconds_{};
+  size_t num_step_seconds_ = 0;  // ever
   int64_t step_ = 0;
   double step_began_ = 0;
 };

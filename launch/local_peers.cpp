@@ -1,6 +1,5 @@
 #include "launch/local_peers.h"
 
-#include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -62,9 +61,12 @@ std::string describe(const RankPlace& place) {
   return absl::StrFormat("host %s, pid %d", place.host, place.pid);
 }
 
-LocalPeers::LocalPeers(const std::vector<RankPlace>& places, int self)
-    : wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
-  check(wake_ >= 0, "cannot make an eventfd");
+LocalPeers::LocalPeers(const std::vector<RankPlace>& places, int self) {
+  const auto poll_for = [this](int descriptor) {
+    polled_.push_back({.fd = descriptor, .events = POLLIN, .revents = 0});
+  };
+  poll_for(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  check(polled_[0].fd >= 0, "cannot make an eventfd");
   const RankPlace& here = places[static_cast<size_t>(self)];
   for (int rank = 0; rank < static_cast<int>(places.size()); ++rank) {
     const RankPlace& place = places[static_cast<size_t>(rank)];
@@ -73,7 +75,8 @@ LocalPeers::LocalPeers(const std::vector<RankPlace>& places, int self)
     const auto descriptor = static_cast<int>(syscall(SYS_pidfd_open, place.pid, 0));
     if (descriptor < 0) continue;
     if (start_time(place.pid) == place.start_time) {
-      peers_.push_back({rank, descriptor});
+      peers_.push_back(rank);
+      poll_for(descriptor);
     } else {
       close(descriptor);
     }
@@ -81,25 +84,20 @@ LocalPeers::LocalPeers(const std::vector<RankPlace>& places, int self)
 }
 
 LocalPeers::~LocalPeers() {
-  for (const Peer& peer : peers_) close(peer.descriptor);
-  close(wake_);
+  for (const pollfd& polled : polled_) close(polled.fd);
 }
 
 void LocalPeers::wake() const {
   const uint64_t one = 1;
-  [[maybe_unused]] const ssize_t awake_already = write(wake_, &one, sizeof(one));
+  [[maybe_unused]] const ssize_t awake_already = write(polled_[0].fd, &one, sizeof(one));
 }
 
 std::optional<int> LocalPeers::wait(int milliseconds) {
-  std::vector<pollfd> polled = {{.fd = wake_, .events = POLLIN, .revents = 0}};
-  for (const Peer& peer : peers_) {
-    polled.push_back({.fd = peer.descriptor, .events = POLLIN, .revents = 0});
-  }
-  if (poll(polled.data(), polled.size(), milliseconds) <= 0) return {};
+  if (poll(polled_.data(), polled_.size(), milliseconds) <= 0) return {};
   uint64_t count = 0;
-  [[maybe_unused]] const ssize_t nobody_woke_us = read(wake_, &count, sizeof(count));
+  [[maybe_unused]] const ssize_t nobody_woke_us = read(polled_[0].fd, &count, sizeof(count));
   for (size_t i = 0; i < peers_.size(); ++i) {
-    if (polled[i + 1].revents != 0) return peers_[i].rank;
+    if (polled_[i + 1].revents != 0) return peers_[i];
   }
   return {};
 }

@@ -2,6 +2,8 @@
 // message could tell. Ranks of other machines, or in another pid namespace, it does not see.
 #pragma once
 
+#include <poll.h>
+
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,12 +39,8 @@ class LocalPeers {
   int count() const { return static_cast<int>(peers_.size()); }
 
  private:
-  struct Peer {
-    int rank;
-    int descriptor;
-  };
-  std::vector<Peer> peers_;
-  int wake_ = -1;
+  std::vector<int> peers_;      // their ranks
+  std::vector<pollfd> polled_;  // what wake() writes to, then a pidfd of each peer
 };
 
 }  // namespace caravan

@@ -169,11 +169,14 @@ void Console::line(const std::string& text) {
   put(text + "\n");
 }
 
-void Console::warn(const std::string& kind, const std::string& text) {
-  const double now = options_.seconds_now();
+bool Console::may_warn(std::string_view kind) const {
   const auto last = last_warning_.find(kind);
-  if (last != last_warning_.end() && now - last->second < kWarningSeconds) return;
-  last_warning_[kind] = now;
+  return last == last_warning_.end() || options_.seconds_now() - last->second >= kWarningSeconds;
+}
+
+void Console::warn(const std::string& kind, const std::string& text) {
+  if (!may_warn(kind)) return;
+  last_warning_[kind] = options_.seconds_now();
   line((options_.has_colour ? "\x1b[33mwarning:\x1b[0m " : "warning: ") + text);
 }
 

@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -53,6 +54,8 @@ class Console {
   // A line that stays, such as the result of an evaluation.
   void line(const std::string& text);
 
+  // Whether a warning of this kind would be shown now: where its text is not worth making.
+  bool may_warn(std::string_view kind) const;
   // A line that stays. The same kind of warning is shown once a minute at most.
   void warn(const std::string& kind, const std::string& text);
 
@@ -64,7 +67,7 @@ class Console {
   bool has_live_line_ = false;
   bool has_shown_step_ = false;
   double last_redraw_ = 0;
-  std::map<std::string, double> last_warning_;
+  std::map<std::string, double, std::less<>> last_warning_;  // when, by kind
 };
 
 }  // namespace caravan

@@ -3,9 +3,14 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
+#include <charconv>
+#include <cmath>
 #include <cstring>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "runtime/error.h"
 
@@ -14,9 +19,53 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-void add_if_known(Json& object, const char* key, const std::optional<double>& value) {
-  if (value) object[key] = *value;
-}
+// An object, member by member, into a string that has room: a line of every step allocates nothing.
+class JsonObject {
+ public:
+  explicit JsonObject(std::string& text) : text_(text) { text_ = "{"; }
+  JsonObject(const JsonObject&) = delete;
+  JsonObject& operator=(const JsonObject&) = delete;
+  ~JsonObject() { text_ += '}'; }
+
+  void add(std::string_view key, int64_t value) {
+    add_key(key);
+    add_number(value);
+  }
+  // The fewest digits that read back as the same; JSON has no word for what is not finite.
+  void add(std::string_view key, double value) {
+    add_key(key);
+    if (!std::isfinite(value)) {
+      text_ += "null";
+      return;
+    }
+    const size_t begin = text_.size();
+    add_number(value);
+    if (text_.find_first_of(".e", begin) == std::string::npos) text_ += ".0";  // no integer
+  }
+  void add(std::string_view key, const std::optional<double>& value) {
+    if (value) add(key, *value);
+  }
+  void add_true(std::string_view key) {
+    add_key(key);
+    text_ += "true";
+  }
+
+ private:
+  void add_key(std::string_view key) {
+    if (text_.size() > 1) text_ += ',';
+    text_ += '"';
+    text_ += key;
+    text_ += "\":";
+  }
+  template <typename Number>
+  void add_number(Number value) {
+    std::array<char, 32> digits;
+    const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), value).ptr;
+    text_.append(digits.data(), end);
+  }
+
+  std::string& text_;
+};
 
 // Whether a killed writer, or a full disk, left a line without its end.
 bool ends_inside_line(int descriptor) {
@@ -29,22 +78,27 @@ bool ends_inside_line(int descriptor) {
 
 bool is_spike(const std::optional<double>& z) { return z && *z >= kSpike; }
 
-std::string metrics_line(const StepMetrics& m) {
+void metrics_line(const StepMetrics& m, std::string& text) {
   constexpr double kGiB = 1 << 30;
-  Json line = {{"step", m.step},           {"time", m.time_seconds},      {"loss", m.loss},
-               {"grad_norm", m.grad_norm}, {"lr", m.learning_rate},       {"tokens", m.tokens},
-               {"step_ms", m.step_ms},     {"tok_s", m.tokens_per_second}};
-  add_if_known(line, "mfu", m.mfu);
-  line["mem_gib"] = static_cast<double>(m.memory_bytes) / kGiB;
-  add_if_known(line, "data_ms", m.data_ms);
-  add_if_known(line, "save_ms", m.save_ms);
-  add_if_known(line, "fwd_ms", m.forward_ms);
-  add_if_known(line, "comm_ms", m.comm_ms);
-  add_if_known(line, "loss_z", m.loss_z);
-  add_if_known(line, "grad_norm_z", m.grad_norm_z);
-  if (is_spike(m.loss_z) || is_spike(m.grad_norm_z)) line["spike"] = true;
-  if (m.skipped_steps > 0) line["skipped"] = m.skipped_steps;
-  return line.dump();
+  JsonObject line(text);
+  line.add("step", m.step);
+  line.add("time", m.time_seconds);
+  line.add("loss", m.loss);
+  line.add("grad_norm", m.grad_norm);
+  line.add("lr", m.learning_rate);
+  line.add("tokens", m.tokens);
+  line.add("step_ms", m.step_ms);
+  line.add("tok_s", m.tokens_per_second);
+  line.add("mfu", m.mfu);
+  line.add("mem_gib", static_cast<double>(m.memory_bytes) / kGiB);
+  line.add("data_ms", m.data_ms);
+  line.add("save_ms", m.save_ms);
+  line.add("fwd_ms", m.forward_ms);
+  line.add("comm_ms", m.comm_ms);
+  line.add("loss_z", m.loss_z);
+  line.add("grad_norm_z", m.grad_norm_z);
+  if (is_spike(m.loss_z) || is_spike(m.grad_norm_z)) line.add_true("spike");
+  if (m.skipped_steps > 0) line.add("skipped", m.skipped_steps);
 }
 
 MetricsFile::MetricsFile(const std::string& path)
@@ -54,30 +108,36 @@ MetricsFile::MetricsFile(const std::string& path)
                                        path, std::strerror(errno)));
   }
   inside_line_ = ends_inside_line(descriptor_);
+  line_.reserve(1024);  // of some 300 bytes
 }
 
 MetricsFile::~MetricsFile() { close(descriptor_); }
 
-void MetricsFile::step(const StepMetrics& metrics) { append(metrics_line(metrics)); }
+void MetricsFile::step(const StepMetrics& metrics) {
+  metrics_line(metrics, line_);
+  append_line();
+}
 
 void MetricsFile::evaluation(int64_t step, double loss) {
-  append(Json({{"event", "eval"}, {"step", step}, {"loss", loss}}).dump());
+  line_ = Json({{"event", "eval"}, {"step", step}, {"loss", loss}}).dump();
+  append_line();
 }
 
 void MetricsFile::resume(int64_t step) {
-  append(Json({{"event", "resume"}, {"step", step}}).dump());
+  line_ = Json({{"event", "resume"}, {"step", step}}).dump();
+  append_line();
 }
 
-void MetricsFile::append(std::string line) {
-  if (inside_line_) line.insert(line.begin(), '\n');
-  line.push_back('\n');
+void MetricsFile::append_line() {
+  if (inside_line_) line_.insert(line_.begin(), '\n');
+  line_.push_back('\n');
   ssize_t written;
   do {
-    written = write(descriptor_, line.data(), line.size());
+    written = write(descriptor_, line_.data(), line_.size());
   } while (written < 0 && errno == EINTR);
-  if (written > 0) inside_line_ = written != static_cast<ssize_t>(line.size());
+  if (written > 0) inside_line_ = written != std::ssize(line_);
   error_.clear();
-  if (written == static_cast<ssize_t>(line.size())) return;
+  if (written == std::ssize(line_)) return;
   error_ = absl::StrFormat("%s: %s; this line is lost", path_,
                            written < 0 ? std::strerror(errno) : "the disk is full");
 }

@@ -38,7 +38,8 @@ inline constexpr double kSpike = 5;
 bool is_spike(const std::optional<double>& z);
 
 // The line of a step, without the line break. What is not finite or absent is null or left out.
-std::string metrics_line(const StepMetrics& metrics);
+// `line` is written anew and keeps its memory.
+void metrics_line(const StepMetrics& metrics, std::string& line);
 
 class MetricsFile {
  public:
@@ -57,11 +58,12 @@ class MetricsFile {
   const std::string& error() const { return error_; }
 
  private:
-  void append(std::string line);
+  void append_line();
 
   std::string path_;
   int descriptor_;
   bool inside_line_;  // a line without its end stands last
+  std::string line_;  // that was written last
   std::string error_;
 };
 

@@ -18,7 +18,7 @@ std::optional<double> z_score(const std::vector<double>& window, double value) {
 
 }  // namespace
 
-RollingStatistics::RollingStatistics(std::vector<double> values) {
+RollingStatistics::RollingStatistics(const std::vector<double>& values) : RollingStatistics() {
   for (const double value : values) add(value);
 }
 

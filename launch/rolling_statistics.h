@@ -11,8 +11,9 @@ class RollingStatistics {
  public:
   static constexpr size_t kWindow = 128;
 
-  RollingStatistics() = default;
-  explicit RollingStatistics(std::vector<double> values);  // the oldest first; the newest count
+  RollingStatistics() { values_.reserve(kWindow); }  // add() allocates nothing
+  explicit RollingStatistics(
+      const std::vector<double>& values);  // the oldest first; the newest count
 
   // (value - mean) / standard deviation of the window before it, then the value joins. Absent until
   // the window is full, for a value that is not finite, and when all of the window is alike.

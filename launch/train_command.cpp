@@ -26,14 +26,6 @@
 namespace caravan {
 namespace {
 
-struct TrainRequest {
-  std::string config_path;
-  std::vector<std::string> overrides;
-  std::string dump_pass;
-  bool allow_config_change = false;
-  std::string fault;
-};
-
 constexpr std::chrono::milliseconds kLastWords{300};  // less than mpirun leaves
 constexpr std::chrono::seconds kLauncherTakes{5};     // at most, to end a job
 
@@ -75,6 +67,8 @@ std::unique_ptr<StartLimit> make_start_limit(const RuntimeConfig& runtime,
                                       [limit, &progress] { end_late_start(limit, progress); });
 }
 
+}  // namespace
+
 void train(const TrainRequest& request) {
   SignalWatch signals;
   Progress progress;
@@ -89,7 +83,8 @@ void train(const TrainRequest& request) {
   MpiSession mpi;
   if (unreadable) std::rethrow_exception(unreadable);
   TrainerOptions options{.resume = {.allow_config_change = request.allow_config_change},
-                         .progress = &progress};
+                         .progress = &progress,
+                         .after_node = request.after_node};
   if (!request.dump_pass.empty() && mpi.world().rank() == 0) {
     options.observer = graph_dumper("update", request.dump_pass, std::cout);
   }
@@ -117,8 +112,6 @@ void train(const TrainRequest& request) {
   mpi.finish();
   if (!is_done) throw Error(ExitCode::interrupted, "saved and stopped; start again to go on");
 }
-
-}  // namespace
 
 void add_train_command(CLI::App& app) {
   auto request = std::make_shared<TrainRequest>();

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "absl/strings/str_format.h"
+#include "launch/clock.h"
 #include "launch/process_memory.h"
 #include "launch/run_state.h"
 #include "optim/lr_schedule.h"
@@ -20,13 +21,9 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-double unix_seconds() {
-  return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-}
-
 void set_batch(Executor& executor, Backend& backend, const Batch& batch) {
   const auto copy = [&](std::string_view name, const std::vector<int32_t>& from) {
-    const TensorView to = executor.input(name);
+    const TensorView& to = executor.input(name);
     check(to.size() == std::ssize(from), "input '%s' takes %d tokens, the batch has %d", name,
           to.size(), from.size());
     backend.copy_in(to.data, from.data(), to.size() * size_bytes(to.dtype));
@@ -36,12 +33,6 @@ void set_batch(Executor& executor, Backend& backend, const Batch& batch) {
   copy("positions", batch.positions);
   copy("document_start", batch.document_start);
 }
-
-// What a rank tells the others after each step, and what it asks for.
-struct StepVote {
-  SignalRequest request = SignalRequest::none;
-  SaveStage stage = SaveStage::none;
-};
 
 // A name that no other start of a run has.
 std::string new_name(Communicator& world) {
@@ -80,6 +71,8 @@ Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
                                                       .after_node = options.after_node,
                                                       .progress = options.progress});
   if (is_first) console_ = std::make_unique<Console>(console_options(config_.log.logging_steps));
+  votes_.resize(static_cast<size_t>(world.size()));
+  stages_.resize(votes_.size());
   state_.run_id = new_name(session_->world());
   options_.resume.data_identity = common_identity(session_->world(), *data_);
   saver_ = std::make_unique<Saver>(config_, *session_, console_.get(), state_.run_id.substr(8),
@@ -256,7 +249,7 @@ void Trainer::report(const StepResult& result) {
   if (metrics_) metrics_->step(m);
   if (metrics_ && !metrics_->error().empty()) console_->warn("metrics", metrics_->error());
   const double share = data_seconds_ / train_seconds_;
-  if (steps_here_ >= 10 && share > 0.05) {
+  if (steps_here_ >= 10 && share > 0.05 && console_->may_warn("data")) {
     console_->warn("data",
                    absl::StrFormat("waiting for data takes %.0f %% of the time", share * 100));
   }
@@ -307,15 +300,13 @@ bool Trainer::save_when_due() {
 SignalRequest Trainer::agree() {
   Communicator& world = session_->world();
   const StepVote mine{signals_.take(), saver_->stage()};
-  std::vector<StepVote> votes(static_cast<size_t>(world.size()));
-  world.all_gather(&mine, votes.data(), sizeof(mine));
-  std::vector<SaveStage> stages;
+  world.all_gather(&mine, votes_.data(), sizeof(mine));
   SignalRequest request = SignalRequest::none;
-  for (const StepVote& vote : votes) {
-    stages.push_back(vote.stage);
-    request = std::max(request, vote.request);
+  for (size_t rank = 0; rank < votes_.size(); ++rank) {
+    stages_[rank] = votes_[rank].stage;
+    request = std::max(request, votes_[rank].request);
   }
-  saver_->advance(stages);
+  saver_->advance(stages_);
   return request;
 }
 

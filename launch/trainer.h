@@ -50,6 +50,12 @@ class Trainer {
     std::optional<double> grad_norm_z = {};
   };
 
+  // What a rank tells the others after each step, and what it asks for.
+  struct StepVote {
+    SignalRequest request = SignalRequest::none;
+    SaveStage stage = SaveStage::none;
+  };
+
   void begin();  // resumes, or initialises
   void open_metrics(bool resumed);
   void show_start() const;
@@ -78,7 +84,9 @@ class Trainer {
 
   TrainingState state_;
   bool save_is_due_ = false;
-  int64_t steps_here_ = 0;  // by this process
+  std::vector<StepVote> votes_;    // by rank; like the stages, of one step after the other
+  std::vector<SaveStage> stages_;  // by rank
+  int64_t steps_here_ = 0;         // by this process
   double train_seconds_ = 0;
   double data_seconds_ = 0;
 };

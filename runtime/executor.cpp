@@ -40,6 +40,18 @@ Executor::Executor(const Program& program, Backend& backend, const Arena& arena,
     nodes_[static_cast<size_t>(block.last_step)].freed.push_back(&block);
   }
   first_update_ = find_first_update();
+  bind_named();
+}
+
+// Once: a step that looks for them allocates nothing.
+void Executor::bind_named() {
+  const Graph& graph = program_.graph;
+  for (size_t i = 0; i < graph.values.size(); ++i) {
+    const Value& value = graph.values[i];
+    if (value.kind != ValueKind::input) continue;
+    inputs_.push_back({value.name, view(static_cast<ValueId>(i))});
+  }
+  for (const auto& [name, id] : graph.outputs) outputs_.push_back({name, view(id)});
 }
 
 // An update of a parameter may be a gather of what an earlier node changed in place (ZeRO), but
@@ -95,11 +107,10 @@ TensorView Executor::view(ValueId id) const {
           .dtype = value.dtype};
 }
 
-TensorView Executor::input(std::string_view name) const {
-  const ValueId id = program_.graph.find(name);
-  check(id != ValueId::none && program_.graph.value(id).kind == ValueKind::input,
-        "program '%s' has no input '%s'", program_.name, name);
-  return view(id);
+const TensorView& Executor::input(std::string_view name) const {
+  const auto found = std::ranges::find(inputs_, name, &NamedView::name);
+  check(found != inputs_.end(), "program '%s' has no input '%s'", program_.name, name);
+  return found->view;
 }
 
 void Executor::set_input(std::string_view name, float value) {
@@ -107,8 +118,10 @@ void Executor::set_input(std::string_view name, float value) {
 }
 
 float Executor::output(std::string_view name) const {
+  const auto found = std::ranges::find(outputs_, name, &NamedView::name);
+  check(found != outputs_.end(), "program '%s' has no output '%s'", program_.name, name);
   float value = 0;
-  backend_.copy_out(&value, view(program_.graph.output(name)).data, sizeof(value));
+  backend_.copy_out(&value, found->view.data, sizeof(value));
   return value;
 }
 

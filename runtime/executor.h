@@ -39,7 +39,7 @@ class Executor {
 
   // A value's memory, as this rank holds it. Inputs are written before each run.
   TensorView view(ValueId id) const;
-  TensorView input(std::string_view name) const;
+  const TensorView& input(std::string_view name) const;
   void set_input(std::string_view name, float value);  // a scalar
   float output(std::string_view name) const;           // a scalar, after run()
 
@@ -60,7 +60,14 @@ class Executor {
     std::vector<const Block*> freed;  // last used here
   };
 
+  // An input or output as the caller names it.
+  struct NamedView {
+    std::string_view name;  // in the program
+    TensorView view;
+  };
+
   size_t find_first_update() const;
+  void bind_named();
   void bind(size_t step, int64_t num_communication);
   void run_node(BoundNode& bound, int64_t communication_before);
   void wait_for_communication(int64_t count, int step);
@@ -73,6 +80,8 @@ class Executor {
   AxisCommunicators communicators_;
   ExecutorOptions options_;
   std::vector<BoundNode> nodes_;
+  std::vector<NamedView> inputs_;
+  std::vector<NamedView> outputs_;
   size_t first_update_;          // of nodes_; their number when none changes parameters or state
   int last_communication_ = -1;  // step
   Progress unwatched_;           // what is told when nobody asked

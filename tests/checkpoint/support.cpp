@@ -1,32 +1,14 @@
 #include "tests/checkpoint/support.h"
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 
 #include "runtime/rng.h"
 
 namespace caravan::test {
-
-TemporaryFolder::TemporaryFolder() : TemporaryFolder("") {}
-
-TemporaryFolder::TemporaryFolder(const std::string& parent) {
-  namespace fs = std::filesystem;
-  const bool usable = !parent.empty() && ::access(parent.c_str(), W_OK | X_OK) == 0;
-  path_ =
-      ((usable ? fs::path(parent) : fs::temp_directory_path()) / "caravan-test-XXXXXX").string();
-  if (::mkdtemp(path_.data()) == nullptr) throw internal_error("mkdtemp failed");
-}
-
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
 
 std::vector<TestTensor> small_model() {
   return {{"embedding/weight", DType::f32, {37, 12}, 0},

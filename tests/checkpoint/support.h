@@ -1,5 +1,5 @@
-// What the checkpoint tests share: folders that vanish, a small model with known bits, and ranks
-// that are simulated by calling the steps of a save one after the other.
+// What the checkpoint tests share: a small model with known bits, and ranks that are simulated by
+// calling the steps of a save one after the other.
 #pragma once
 
 #include <cstdint>
@@ -9,22 +9,9 @@
 
 #include "checkpoint/reader.h"
 #include "checkpoint/writer.h"
+#include "tests/support/temporary_folder.h"
 
 namespace caravan::test {
-
-// A new folder under the system's temporary folder, removed with all its content.
-class TemporaryFolder {
- public:
-  TemporaryFolder();
-  explicit TemporaryFolder(const std::string& parent);  // if there is one, else as above
-  ~TemporaryFolder();
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
-};
 
 struct TestTensor {
   std::string name;

@@ -4,7 +4,6 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -18,6 +17,7 @@
 
 #include "runtime/rng.h"
 #include "tests/data/hostile_hdf5.h"
+#include "tests/support/temporary_folder.h"
 
 // HDF5 1.10 itself leaks what it had read when it refuses a damaged file; read by LeakSanitizer.
 extern "C" const char* __lsan_default_suppressions();
@@ -30,12 +30,7 @@ namespace fs = std::filesystem;
 
 class Hdf5File : public testing::Test {
  protected:
-  Hdf5File() {
-    folder_ = (fs::temp_directory_path() / "caravan-test-XXXXXX").string();
-    if (::mkdtemp(folder_.data()) == nullptr) throw internal_error("mkdtemp failed");
-  }
-  ~Hdf5File() override { fs::remove_all(folder_); }
-  std::string path(const std::string& name = "file.h5") const { return folder_ + "/" + name; }
+  std::string path(const std::string& name = "file.h5") const { return folder_ / name; }
 
   // A valid file with a few datasets and attributes.
   void write_example() const {
@@ -72,7 +67,7 @@ class Hdf5File : public testing::Test {
     EXPECT_NE(message.find(part), std::string::npos) << "'" << message << "' lacks " << part;
   }
 
-  std::string folder_;
+  TemporaryFolder folder_;
 };
 
 template <typename T>
@@ -89,11 +84,10 @@ void expect_round_trip(const std::string& path) {
 
 // The file system refuses all that the library writes; the process still ends as it wants to.
 TEST(Hdf5DeathTest, AFullDiskIsAnErrorAndNoCrash) {
-  std::string folder = (fs::temp_directory_path() / "caravan-test-XXXXXX").string();
-  ASSERT_NE(::mkdtemp(folder.data()), nullptr);
+  const TemporaryFolder folder;
   const auto write = [&] {
     try {
-      Hdf5Writer writer(folder + "/file.h5", ExitCode::checkpoint);
+      Hdf5Writer writer(folder / "file.h5", ExitCode::checkpoint);
       writer.create("weights", Hdf5Type::f32, {1 << 20});
       ::signal(SIGXFSZ, SIG_IGN);
       const rlimit none{};
@@ -106,7 +100,6 @@ TEST(Hdf5DeathTest, AFullDiskIsAnErrorAndNoCrash) {
     std::exit(0);
   };
   EXPECT_EXIT(write(), testing::ExitedWithCode(4), "");  // the limit holds for messages as well
-  fs::remove_all(folder);
 }
 
 TEST_F(Hdf5File, EveryTypeComesBack) {

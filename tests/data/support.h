@@ -2,8 +2,6 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
-#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -14,25 +12,14 @@
 
 #include "data/token_file.h"
 #include "runtime/error.h"
+#include "tests/support/temporary_folder.h"
 
 namespace caravan {
 
-// A new folder under the system's temporary folder, removed with all its content.
-class DataFolder {
+// A folder that a test writes texts to.
+class DataFolder : public TemporaryFolder {
  public:
-  DataFolder() {
-    path_ = (std::filesystem::temp_directory_path() / "caravan-data-XXXXXX").string();
-    if (::mkdtemp(path_.data()) == nullptr) throw internal_error("mkdtemp failed");
-  }
-  ~DataFolder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  DataFolder(const DataFolder&) = delete;
-  DataFolder& operator=(const DataFolder&) = delete;
-
-  const std::string& path() const { return path_; }
-  std::string file(const std::string& name) const { return path_ + "/" + name; }
+  std::string file(const std::string& name) const { return *this / name; }
 
   std::string write(const std::string& name, std::string_view content) const {
     const std::string path = file(name);
@@ -42,14 +29,11 @@ class DataFolder {
   }
   std::vector<std::string> names() const {
     std::vector<std::string> found;
-    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+    for (const auto& entry : std::filesystem::directory_iterator(path())) {
       found.push_back(entry.path().filename().string());
     }
     return found;
   }
-
- private:
-  std::string path_;
 };
 
 // The message of the error with this code that `action` ends in; one line.

@@ -7,6 +7,7 @@
 #include <array>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -53,7 +54,11 @@ constexpr char kMpiEnvironment[] =
 }  // namespace
 
 ProcessResult run_caravan(const std::string& command, int num_ranks, const std::string& prefix) {
-  std::string line = std::string(CARAVAN_BINARY_DIR) + "/caravan " + command + " 2>&1";
+  return run_program("caravan " + command, num_ranks, prefix);
+}
+
+ProcessResult run_program(const std::string& command, int num_ranks, const std::string& prefix) {
+  std::string line = std::string(CARAVAN_BINARY_DIR) + "/" + command + " 2>&1";
   if (num_ranks > 0) line = "mpirun -n " + std::to_string(num_ranks) + " " + line;
   line = kMpiEnvironment + prefix + " " + line;
   const auto start = std::chrono::steady_clock::now();
@@ -70,22 +75,15 @@ ProcessResult run_caravan(const std::string& command, int num_ranks, const std::
 }
 
 Workbench::Workbench() {
-  std::string name = (fs::temp_directory_path() / "caravan-e2e-XXXXXX").string();
-  folder_ = mkdtemp(name.data());
-  fs::create_directory(folder_ / "text");
+  fs::create_directory(path("text"));
   for (int i = 0; i < 60; ++i) {
-    std::ofstream(folder_ / "text" / ("document-" + std::to_string(i) + ".txt")) << document(i);
+    std::ofstream(path("text/document-" + std::to_string(i) + ".txt")) << document(i);
   }
-  std::ofstream(folder_ / "tiny.yaml") << kConfig;
+  std::ofstream(path("tiny.yaml")) << kConfig;
   const ProcessResult built =
       run_caravan("data build " + path("text") + " --output " + path("data") +
                   " --vocab-size 300 " + "--validation-fraction 0.1");
   EXPECT_EQ(built.exit_code, 0) << built.output;
-}
-
-Workbench::~Workbench() {
-  std::error_code error;
-  fs::remove_all(folder_, error);
 }
 
 std::string Workbench::train_command(const std::string& run, const std::string& overrides) const {

@@ -1,9 +1,10 @@
 // Runs the real program in a folder of its own: files, mpirun, exit codes, what it prints.
 #pragma once
 
-#include <filesystem>
 #include <string>
 #include <vector>
+
+#include "tests/support/temporary_folder.h"
 
 namespace caravan {
 
@@ -18,17 +19,18 @@ struct ProcessResult {
 ProcessResult run_caravan(const std::string& command, int num_ranks = 0,
                           const std::string& prefix = "");
 
+// Any program of the build folder.
+ProcessResult run_program(const std::string& command, int num_ranks,
+                          const std::string& prefix = "");
+
 // A scratch folder that is removed with the object, tokens of a small text in `data()`, and a
 // configuration of a tiny Llama.
 class Workbench {
  public:
   Workbench();
-  ~Workbench();
-  Workbench(const Workbench&) = delete;
-  Workbench& operator=(const Workbench&) = delete;
 
-  const std::filesystem::path& folder() const { return folder_; }
-  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+  const std::string& folder() const { return folder_.path(); }
+  std::string path(const std::string& name) const { return folder_ / name; }
 
   // What follows "caravan" to train into folder()/run.
   std::string train_command(const std::string& run, const std::string& overrides) const;
@@ -38,7 +40,7 @@ class Workbench {
   std::vector<double> losses(const std::string& run) const;  // of its metrics.jsonl, bit for bit
 
  private:
-  std::filesystem::path folder_;
+  TemporaryFolder folder_;
 };
 
 }  // namespace caravan

@@ -1,6 +1,7 @@
 // Disks that fill up, turn read-only or lose a folder while training saves to them. The small disk
 // is a tmpfs: without the right to mount one, these tests are skipped.
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/mount.h>
 
 #include <atomic>
@@ -13,6 +14,8 @@
 
 #include "checkpoint/directory.h"
 #include "tests/e2e/caravan_process.h"
+#include "tests/e2e/processes.h"
+#include "tests/support/text.h"
 
 namespace caravan {
 namespace {
@@ -50,16 +53,17 @@ class Disk : public testing::Test {
       result = bench_.train("disk/run", kLongRun + options);
       has_ended = true;
     });
-    const auto wait_for = [&](const std::function<bool()>& condition) {
-      while (!has_ended && !condition()) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    const auto wait = [&](const std::function<bool()>& condition) {
+      wait_for(condition, 120, [&] { return has_ended.load(); });
     };
-    wait_for([&] { return find_latest(checkpoints_).step > 0; });
+    wait([&] { return find_latest(checkpoints_).step > 0; });
     happen();
-    wait_for(until);
-    const std::string stop = "pkill -USR1 -f '^[^ ]*/caravan train .*" + run() + "'";
-    if (!has_ended) {
-      EXPECT_EQ(std::system(stop.c_str()), 0);
-    }
+    wait(until);
+    const std::vector<pid_t> found = find_processes([&](const CommandLine& line) {
+      return has_word(line, "output_dir=" + run()) && is_program(line, "caravan");
+    });
+    EXPECT_TRUE(has_ended || !found.empty()) << "nobody to stop";
+    send_signal(found, SIGUSR1);
     trainer.join();
     return result;
   }
@@ -78,16 +82,6 @@ class Disk : public testing::Test {
   bool is_mounted_ = false;
 };
 
-bool contains(const std::string& text, const std::string& part) {
-  return text.find(part) != std::string::npos;
-}
-
-int count(const std::string& text, const std::string& part) {
-  int found = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
-  return found;
-}
-
 TEST_F(Disk, RoomIsCheckedBeforeStepOne) {
   const ProcessResult result =
       bench_.train("disk/run",
@@ -104,7 +98,7 @@ TEST_F(Disk, FullStopsWithOneLine) {
   const ProcessResult result = train(
       "", [&] { fill(), before = newest(); }, [] { return false; });
   EXPECT_EQ(result.exit_code, 4) << result.output;
-  EXPECT_EQ(count(result.output, "caravan: error:"), 1) << result.output;
+  EXPECT_EQ(count(result.output, "caravan: error:"), 1u) << result.output;
   EXPECT_TRUE(contains(result.output, "No space left on device")) << result.output;
   EXPECT_TRUE(contains(result.output, "the newest checkpoint is " + checkpoints_)) << result.output;
   EXPECT_GE(newest(), before);
@@ -139,7 +133,7 @@ TEST_F(Disk, ReadOnlyKeepsTheOlderOnes) {
       },
       [] { return false; });
   EXPECT_EQ(result.exit_code, 4) << result.output;
-  EXPECT_EQ(count(result.output, "caravan: error:"), 1) << result.output;
+  EXPECT_EQ(count(result.output, "caravan: error:"), 1u) << result.output;
   EXPECT_TRUE(contains(result.output, "Read-only file system")) << result.output;
   EXPECT_GT(before, 0);
   EXPECT_GE(newest(), before);
@@ -168,7 +162,7 @@ TEST_F(Disk, FolderThatCannotBeMadeEndsTheRun) {
       },
       [] { return false; });
   EXPECT_EQ(result.exit_code, 4) << result.output;
-  EXPECT_EQ(count(result.output, "caravan: error:"), 1) << result.output;
+  EXPECT_EQ(count(result.output, "caravan: error:"), 1u) << result.output;
   EXPECT_GT(find_latest(disk() + "/aside").step, 0);
 }
 

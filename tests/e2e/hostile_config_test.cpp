@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "tests/e2e/caravan_process.h"
+#include "tests/support/text.h"
 
 namespace caravan {
 namespace {
@@ -66,15 +67,9 @@ Measured plan(const std::string& path) {
 
 class HostileConfig : public testing::Test {
  protected:
-  HostileConfig() {
-    std::string name = (std::filesystem::temp_directory_path() / "caravan-e2e-XXXXXX").string();
-    folder_ = ::mkdtemp(name.data());
-  }
-  ~HostileConfig() override { std::filesystem::remove_all(folder_); }
-
   // `part` must be in the one line.
   void expect_refused(const std::string& name, const std::string& text, const std::string& part) {
-    const std::string path = (folder_ / (name + ".yaml")).string();
+    const std::string path = folder_ / (name + ".yaml");
     std::ofstream(path, std::ios::binary) << text;
     const Measured result = plan(path);
     EXPECT_EQ(result.exit_code, 2) << name << ": " << result.output;
@@ -86,19 +81,12 @@ class HostileConfig : public testing::Test {
     EXPECT_LT(result.resident_kib, kMaxResidentKib) << name;
   }
 
-  std::filesystem::path folder_;
+  TemporaryFolder folder_;
 };
 
 TEST_F(HostileConfig, AliasesAndAnchors) {
   const std::string refusal = "anchors and aliases are not supported";
-  std::string bomb = "l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n";
-  for (int i = 1; i < 12; ++i) {
-    const std::string below = "*l" + std::to_string(i - 1);
-    bomb += "l" + std::to_string(i) + ": &l" + std::to_string(i) + " [" + below;
-    for (int j = 0; j < 9; ++j) bomb += ", " + below;
-    bomb += "]\n";
-  }
-  expect_refused("bomb", bomb, ":1:5: " + refusal);
+  expect_refused("bomb", alias_bomb(), ":1:5: " + refusal);
   expect_refused("self", "a: &a [*a]\n", ":1:4: " + refusal);
   expect_refused("self-map", "a: &a {b: *a}\n", ":1:4: " + refusal);
   expect_refused("merge", "a: {<<: {b: 1}}\n", "merge keys");

@@ -3,35 +3,15 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <algorithm>
 #include <chrono>
-#include <fstream>
 #include <thread>
+
+#include "tests/e2e/processes.h"
 
 namespace caravan {
 namespace {
 
-namespace fs = std::filesystem;
 using namespace std::chrono_literals;
-
-// The words of a command line; none when the process is gone, or a zombie.
-std::vector<std::string> words_of(const fs::path& process) {
-  std::ifstream file(process / "cmdline");
-  std::vector<std::string> words;
-  for (std::string word; std::getline(file, word, '\0');) words.push_back(word);
-  return words;
-}
-
-bool wait_for(const std::function<bool()>& condition, const std::function<bool()>& give_up,
-              std::chrono::duration<double> limit) {
-  const auto end = std::chrono::steady_clock::now() + limit;
-  for (;;) {
-    const bool is_last = give_up() || std::chrono::steady_clock::now() > end;
-    if (condition()) return true;
-    if (is_last) return false;
-    std::this_thread::sleep_for(1ms);
-  }
-}
 
 }  // namespace
 
@@ -54,8 +34,7 @@ bool Job::is_over() const {
 }
 
 bool Job::wait_until(const std::function<bool()>& condition) const {
-  return wait_for(
-      condition, [this] { return is_over(); }, 60s);
+  return wait_for(condition, 60, [this] { return is_over(); });
 }
 
 ProcessResult Job::result() {
@@ -66,35 +45,24 @@ ProcessResult Job::result() {
   return result_.get();
 }
 
-std::vector<pid_t> Job::find(
-    const std::function<bool(const std::string& program)>& is_wanted) const {
-  std::vector<pid_t> found;
-  for (const auto& entry : fs::directory_iterator("/proc")) {
-    const std::string name = entry.path().filename().string();
-    if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    const std::vector<std::string> words = words_of(entry.path());
-    if (words.empty() || std::ranges::find(words, argument_) == words.end()) continue;
-    if (is_wanted(fs::path(words[0]).filename())) found.push_back(std::stoi(name));
-  }
-  return found;
+std::vector<pid_t> Job::all() const {
+  return find_processes([this](const CommandLine& line) { return has_word(line, argument_); });
 }
 
-std::vector<pid_t> Job::ranks() const {
-  return find([](const std::string& program) { return program == "caravan"; });
+std::vector<pid_t> Job::all_of(const std::string& program) const {
+  return find_processes([&](const CommandLine& line) {
+    return has_word(line, argument_) && is_program(line, program);
+  });
 }
 
-std::vector<pid_t> Job::launcher() const {
-  return find([](const std::string& program) { return program == "mpirun"; });
-}
+std::vector<pid_t> Job::ranks() const { return all_of("caravan"); }
+
+std::vector<pid_t> Job::launcher() const { return all_of("mpirun"); }
 
 bool Job::is_gone_within(double seconds) const {
-  const auto is_gone = [this] { return find([](const std::string&) { return true; }).empty(); };
-  return wait_for(
-      is_gone, [] { return false; }, std::chrono::duration<double>(seconds));
+  return wait_for([this] { return all().empty(); }, seconds);
 }
 
-void Job::kill_all() const {
-  for (const pid_t process : find([](const std::string&) { return true; })) kill(process, SIGKILL);
-}
+void Job::kill_all() const { send_signal(all(), SIGKILL); }
 
 }  // namespace caravan

@@ -32,7 +32,8 @@ class Job {
   bool is_gone_within(double seconds) const;
 
  private:
-  std::vector<pid_t> find(const std::function<bool(const std::string& program)>& is_wanted) const;
+  std::vector<pid_t> all() const;
+  std::vector<pid_t> all_of(const std::string& program) const;
   void kill_all() const;
 
   std::string argument_;  // of the command line of each of its processes, and of no others

@@ -17,8 +17,8 @@ namespace fs = std::filesystem;
 
 constexpr int kSteps = 2000;
 
-// Of the samples in one part of the run: at most so many bytes, at least so many open files. (A save
-// has some files open for a moment; a file that is never closed raises the least.)
+// Of the samples in one part of the run: at most so many bytes, at least so many open files. (A
+// save has some files open for a moment; a file that is never closed raises the least.)
 struct Held {
   int64_t resident_bytes = 0;
   int64_t num_files = INT64_MAX;

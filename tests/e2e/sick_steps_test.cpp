@@ -12,18 +12,13 @@
 #include "checkpoint/reader.h"
 #include "tests/e2e/caravan_process.h"
 #include "tests/e2e/run_record.h"
+#include "tests/support/text.h"
 
 namespace caravan {
 namespace {
 
 constexpr int kSick = 4;  // the step
 constexpr int kSteps = 7;
-
-size_t count(const std::string& text, const std::string& part) {
-  size_t found = 0;
-  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++found;
-  return found;
-}
 
 class SickSteps : public testing::Test {
  protected:

@@ -3,14 +3,13 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
-#include <charconv>
 #include <chrono>
 #include <fstream>
-#include <functional>
 #include <nlohmann/json.hpp>
 #include <thread>
 
 #include "tests/e2e/caravan_process.h"
+#include "tests/e2e/processes.h"
 
 namespace caravan {
 namespace {
@@ -24,40 +23,6 @@ std::string read_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
-// Processes, but for zombies, with `text` in their command line: mpirun and its ranks.
-std::vector<int> find_processes(const std::string& text) {
-  std::vector<int> found;
-  for (const auto& entry : fs::directory_iterator("/proc")) {
-    const std::string name = entry.path().filename();
-    int pid = 0;
-    if (std::from_chars(name.data(), name.data() + name.size(), pid).ec != std::errc()) continue;
-    const std::string line = read_file(entry.path() / "cmdline");  // empty for a zombie
-    if (line.find("/caravan") != std::string::npos && line.find(text) != std::string::npos) {
-      found.push_back(pid);
-    }
-  }
-  return found;
-}
-
-// Those among them that train: not the launcher, nor the shell.
-std::vector<int> find_ranks(const std::string& text) {
-  std::vector<int> found = find_processes(text);
-  std::erase_if(found, [](int pid) {
-    const std::string line = read_file("/proc/" + std::to_string(pid) + "/cmdline");
-    return !line.starts_with(std::string(CARAVAN_BINARY_DIR) + "/caravan");
-  });
-  return found;
-}
-
-// True as soon as `is_so`; false after ten seconds.
-bool becomes_true(const std::function<bool()>& is_so) {
-  for (int i = 0; i < 100; ++i) {
-    if (is_so()) return true;
-    std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  }
-  return false;
-}
-
 class Lost : public testing::Test {
  protected:
   static void SetUpTestSuite() { bench_ = new Workbench; }
@@ -66,15 +31,25 @@ class Lost : public testing::Test {
     bench_ = nullptr;
   }
   // A stopped process would outlive a test that failed.
-  void TearDown() override {
-    for (const int pid : find_processes(run_path())) kill(pid, SIGKILL);
-  }
+  void TearDown() override { send_signal(processes(), SIGKILL); }
 
   static std::string run_name() {
     return testing::UnitTest::GetInstance()->current_test_info()->name();
   }
+  static std::string argument() { return "output_dir=" + run_path(); }
+  // The launcher too.
+  static std::vector<pid_t> processes() {
+    return find_processes([](const CommandLine& line) { return has_word(line, argument()); });
+  }
+  static std::vector<pid_t> ranks() {
+    return find_processes([](const CommandLine& line) {
+      return has_word(line, argument()) && is_program(line, "caravan");
+    });
+  }
+  static bool all_are_gone() {
+    return wait_for([] { return processes().empty(); }, 10);
+  }
   static std::string run_path() { return bench_->path(run_name()) + "/"; }
-  // With a slash at its end it is in the command line of this run alone.
   static std::string command(const std::string& overrides) {
     return bench_->train_command(run_name() + "/",
                                  "train.max_steps=100000 log.logging_steps=100000 " + overrides);
@@ -116,7 +91,7 @@ class Lost : public testing::Test {
     EXPECT_EQ(record.at("step"), 3);
     EXPECT_EQ(record.at("exit_code"), 6);
     EXPECT_EQ("caravan: error: " + record.at("message").get<std::string>(), line);
-    EXPECT_TRUE(becomes_true([] { return find_processes(run_path()).empty(); })) << "some are left";
+    EXPECT_TRUE(all_are_gone()) << "some are left";
     return result;
   }
 
@@ -160,7 +135,7 @@ TEST_F(Lost, AnErrorOfOneRankIsTheOnlyOneSaid) {
   EXPECT_EQ(record.at("step"), 3);
   EXPECT_EQ(record.at("phase"), "computing");
   EXPECT_EQ(record.at("exit_code"), 1);
-  EXPECT_TRUE(becomes_true([] { return find_processes(run_path()).empty(); }));
+  EXPECT_TRUE(all_are_gone());
 }
 
 // Before MPI has started there is no watchdog yet; the start as a whole has a limit.
@@ -171,7 +146,7 @@ TEST_F(Lost, StoppedBeforeMpiStarts) {
                   "timeout -k 1 40 mpirun -n 2 " + stop);
   EXPECT_EQ(result.exit_code, 6) << result.output;
   expect_parts(error_line(result.output), {"the start takes longer than 10 s", "stopped"});
-  EXPECT_TRUE(becomes_true([] { return find_processes(run_path()).empty(); }));
+  EXPECT_TRUE(all_are_gone());
 }
 
 TEST_F(Lost, ANewRunForgetsTheOldError) {
@@ -186,15 +161,15 @@ TEST_F(Lost, ANewRunForgetsTheOldError) {
 TEST_F(Lost, NotAJobThatWasSuspended) {
   ProcessResult result;
   std::jthread job([&] { result = train("checkpoint.save_steps=100000", 2); });
-  EXPECT_TRUE(becomes_true([] { return !read_file(run_path() + "metrics.jsonl").empty(); }));
-  const std::vector<int> pids = find_ranks(run_path());
+  EXPECT_TRUE(wait_for([] { return !read_file(run_path() + "metrics.jsonl").empty(); }, 10));
+  const std::vector<pid_t> pids = ranks();
   EXPECT_EQ(pids.size(), 2u);
-  for (const int pid : pids) kill(pid, SIGSTOP);
+  send_signal(pids, SIGSTOP);
   std::this_thread::sleep_for(std::chrono::duration<double>(2 * kLimit));
-  for (const int pid : pids) kill(pid, SIGCONT);
+  send_signal(pids, SIGCONT);
   std::this_thread::sleep_for(std::chrono::duration<double>(2 * kLimit));  // it trains on
   EXPECT_FALSE(fs::exists(run_path() + "error.json"));
-  for (const int pid : find_ranks(run_path())) kill(pid, SIGUSR1);
+  send_signal(ranks(), SIGUSR1);
   job.join();
   EXPECT_EQ(result.exit_code, 75) << result.output;
 }

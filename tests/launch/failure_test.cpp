@@ -11,6 +11,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "tests/support/temporary_folder.h"
+
 namespace caravan {
 namespace {
 
@@ -18,12 +20,6 @@ namespace fs = std::filesystem;
 
 class FailureFile : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "caravan-failure-XXXXXX").string();
-    folder_ = mkdtemp(name.data());
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   nlohmann::json read() const {
     std::ifstream file(failure_path(folder_));
     return nlohmann::json::parse(file);
@@ -38,7 +34,8 @@ class FailureFile : public testing::Test {
             .exit_code = ExitCode::diverged};
   }
 
-  std::string folder_;
+  TemporaryFolder temporary_;
+  const std::string& folder_ = temporary_.path();
 };
 
 TEST_F(FailureFile, SaysWhatFailed) {

@@ -26,6 +26,12 @@ StepMetrics one_step() {
   return m;
 }
 
+std::string line_of(const StepMetrics& metrics) {
+  std::string line = "what was there before";
+  metrics_line(metrics, line);
+  return line;
+}
+
 std::vector<nlohmann::json> lines_of(const std::string& path) {
   std::vector<nlohmann::json> lines;
   std::ifstream file(path);
@@ -36,7 +42,7 @@ std::vector<nlohmann::json> lines_of(const std::string& path) {
 }
 
 TEST(Metrics, ALineHasTheAgreedKeys) {
-  EXPECT_EQ(metrics_line(one_step()),
+  EXPECT_EQ(line_of(one_step()),
             R"({"step":3,"time":1700000000.5,"loss":2.5,"grad_norm":0.75,"lr":0.001,)"
             R"("tokens":12288,"step_ms":250.0,"tok_s":16384.0,"mem_gib":1.5,"data_ms":0.5})");
 }
@@ -45,28 +51,36 @@ TEST(Metrics, WhatIsNotFiniteIsNull) {
   StepMetrics m = one_step();
   m.loss = std::nan("");
   m.grad_norm = INFINITY;
-  const auto line = nlohmann::json::parse(metrics_line(m));
+  const auto line = nlohmann::json::parse(line_of(m));
   EXPECT_TRUE(line["loss"].is_null());
   EXPECT_TRUE(line["grad_norm"].is_null());
+}
+
+TEST(Metrics, NumbersReadBackAsTheSame) {
+  StepMetrics m = one_step();
+  for (const double value : {0.1, 1e-300, -1.7976931348623157e308, 5e-324, 123456789.123456789}) {
+    m.loss = value;
+    EXPECT_EQ(nlohmann::json::parse(line_of(m))["loss"].get<double>(), value);
+  }
 }
 
 TEST(Metrics, SpikesAndSkippedStepsAreMarked) {
   StepMetrics m = one_step();
   m.loss_z = 4.99;
-  auto line = nlohmann::json::parse(metrics_line(m));
+  auto line = nlohmann::json::parse(line_of(m));
   EXPECT_EQ(line["loss_z"], 4.99);
   EXPECT_FALSE(line.contains("grad_norm_z"));
   EXPECT_FALSE(line.contains("spike"));
   EXPECT_FALSE(line.contains("skipped"));
   m.grad_norm_z = 5;  // either of them
   m.skipped_steps = 2;
-  line = nlohmann::json::parse(metrics_line(m));
+  line = nlohmann::json::parse(line_of(m));
   EXPECT_EQ(line["grad_norm_z"], 5);
   EXPECT_EQ(line["spike"], true);
   EXPECT_EQ(line["skipped"], 2);
   m.loss_z = -9;  // a fall is none
   m.grad_norm_z.reset();
-  EXPECT_FALSE(nlohmann::json::parse(metrics_line(m)).contains("spike"));
+  EXPECT_FALSE(nlohmann::json::parse(line_of(m)).contains("spike"));
 }
 
 TEST(Metrics, AppendsAcrossRuns) {

@@ -119,7 +119,7 @@ std::map<std::string, uint32_t> global_checksums(const std::string& checkpoint) 
 TEST(RunState, EveryLayoutLoadsEveryOther) {
   std::map<std::string, uint32_t> first;
   for (const Layout& from : kLayouts) {
-    const test::TemporaryFolder folder;
+    const TemporaryFolder folder;
     const Ranks writer(from);
     writer.for_elements([](uint32_t& word, uint32_t expected) { word = expected; });
     const std::string path = writer.save(folder.path());

@@ -7,6 +7,7 @@
 
 #include "launch/nearest_name.h"
 #include "tests/launch/messages.h"
+#include "tests/support/text.h"
 
 namespace caravan {
 namespace {
@@ -49,14 +50,8 @@ TEST(Yaml, RefusesAnchorsAndAliases) {
 }
 
 TEST(Yaml, RefusesAnAliasBombAtItsFirstAnchor) {
-  std::string bomb = "l0: &l0 [x, x, x, x, x, x, x, x, x, x]\n";
-  for (int i = 1; i < 12; ++i) {
-    const std::string below = "*l" + std::to_string(i - 1);
-    bomb += "l" + std::to_string(i) + ": &l" + std::to_string(i) + " [" + below;
-    for (int j = 0; j < 9; ++j) bomb += ", " + below;
-    bomb += "]\n";
-  }
-  expect_message(bomb, "a.yaml:1:5: anchors and aliases are not supported; write the value out");
+  expect_message(alias_bomb(),
+                 "a.yaml:1:5: anchors and aliases are not supported; write the value out");
 }
 
 TEST(Yaml, RefusesWhatConfigurationsDoNotNeed) {

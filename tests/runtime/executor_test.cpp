@@ -87,7 +87,7 @@ TEST(Executor, NamesWhatIsMissing) {
   Fixture fixture(two_step_graph(&between));
   Executor executor = fixture.executor({});
   EXPECT_EQ(message_of([&] { executor.input("w"); }), "program 'p' has no input 'w'");
-  EXPECT_EQ(message_of([&] { executor.output("w"); }), "the graph has no output 'w'");
+  EXPECT_EQ(message_of([&] { executor.output("w"); }), "program 'p' has no output 'w'");
   EXPECT_EQ(message_of([&] { fixture.arena.persistent("w"); }),
             "the arena has no persistent value 'w'");
 }
