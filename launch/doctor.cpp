@@ -14,7 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "launch/machine.h"
-#include "oneapi/dnnl/dnnl.hpp"
+#include "runtime/cpu/gemm_kernel.h"
 #include "runtime/error.h"
 #include "runtime/memory_limit.h"
 #include "runtime/types.h"
@@ -37,11 +37,6 @@ std::string hdf5_version() {
   return absl::StrFormat("%d.%d.%d", major, minor, release);
 }
 
-std::string onednn_version() {
-  const dnnl::version_t* version = dnnl::version();
-  return absl::StrFormat("%d.%d.%d", version->major, version->minor, version->patch);
-}
-
 std::string find_program(const std::string& name) {
   const char* path = std::getenv("PATH");
   for (const absl::string_view folder : absl::StrSplit(path ? path : "", ':')) {
@@ -56,7 +51,7 @@ void add_versions(DoctorReport& report) {
   report.facts.push_back({"compiler", "GCC " __VERSION__});
   report.facts.push_back({"MPI", mpi_version()});
   report.facts.push_back({"HDF5", hdf5_version()});
-  report.facts.push_back({"oneDNN", onednn_version()});
+  report.facts.push_back({"CPU kernels", cpu::best_gemm_kernel().name});
   report.facts.push_back({"yaml-cpp", CARAVAN_YAML_CPP_VERSION});
   report.facts.push_back({"SentencePiece", CARAVAN_SENTENCEPIECE_VERSION});
   report.facts.push_back({"devices", "cpu (this version has no other)"});
@@ -129,8 +124,8 @@ void add_locked_memory(DoctorReport& report) {
 
 // Variables that change how a run behaves, which people forget that they have set.
 void add_environment(DoctorReport& report) {
-  constexpr const char* kPrefixes[] = {"CARAVAN_", "OMPI_", "OMP_", "NCCL_",
-                                       "DNNL_",    "PMIX_", "UCX_", "SLURM_"};
+  constexpr const char* kPrefixes[] = {"CARAVAN_", "OMPI_", "OMP_",  "NCCL_",
+                                       "PMIX_",    "UCX_",  "SLURM_"};
   for (char** variable = environ; *variable; ++variable) {
     const std::string text = *variable;
     for (const char* prefix : kPrefixes) {

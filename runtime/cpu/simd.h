@@ -55,7 +55,11 @@ inline float fast_exp_bounded(float x) {
   return x < kSmallest ? 0.0f : y;
 }
 
-inline float sigmoid(float x) { return 1.0f / (1.0f + fast_exp(-x)); }
+// 1 / (1 + e^-x); below -88, where it is smaller than any normal number, 0.
+inline float sigmoid(float x) {
+  const float negated = -x > 88.0f ? 88.0f : -x;  // in this form NaN passes through
+  return 1.0f / (1.0f + fast_exp_bounded(negated));
+}
 
 // A sum of float(i) for i in [0, n): float within 512 terms, double across. The order is fixed.
 template <typename Term>

@@ -17,7 +17,6 @@ constexpr int kSteps = 10;  // that are looked at together
 
 // How the names of libraries begin that may allocate in a step. To forbid one, take it out.
 constexpr const char* kMayAllocate[] = {
-    "libdnnl.so",  // sgemm packs its operands
     // Open MPI: its modules, of which libnbc plans each collective anew, and its libraries
     "mca_",
     "libmpi.so",

@@ -12,7 +12,7 @@ namespace {
 TEST(Doctor, NamesVersionsAndLimits) {
   const ScopedVariable variable("OMPI_MCA_caravan_test", "1");
   const std::string text = to_string(examine_machine());
-  for (const char* fact : {"MPI ", "HDF5 ", "yaml-cpp ", "oneDNN ", "SentencePiece ", "GCC ",
+  for (const char* fact : {"MPI ", "HDF5 ", "yaml-cpp ", "CPU kernels ", "SentencePiece ", "GCC ",
                            "vector features ", "cgroup memory limit ", "memory_limit: auto ",
                            "/dev/shm ", "ulimit -l ", "$OMPI_MCA_caravan_test"}) {
     EXPECT_NE(text.find(fact), std::string::npos) << fact << "\n" << text;
