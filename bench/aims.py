@@ -39,8 +39,8 @@ def pools_section(all_pools, machine):
 
 MiB of a rank, planned, ZeRO 1. The pools are of the same plan, each as large as the most that is
 live in it at a time and without a gap, over all programs of a run. Gradients are those of weights
-and of activations; scratch memory of kernels is in activations. Gradients are reduced where they
-lie, so that communication needs no buffers of its own.
+and of activations; scratch memory of kernels is in activations. Communication has the buckets of
+reduced gradients; they are reduced where they lie, so that nothing else is needed.
 
 {machine}
 """

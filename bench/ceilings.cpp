@@ -35,15 +35,14 @@ double best_seconds(const Action& action) {
 }
 
 // Assembly, so that no compiler merges the chains or drops what nobody reads.
-#define ADD_PRODUCT(suffix, i) \
-  asm volatile("vfmadd231ps %1, %1, %0" : "+" suffix(sum[i]) : suffix(factor))
-
 __attribute__((target("avx512f"))) void multiply_add_512() {
   __m512 sum[kAccumulators] = {};
   const __m512 factor = _mm512_set1_ps(1e-3f);
   for (int64_t round = 0; round < kRounds; ++round) {
 #pragma GCC unroll 12
-    for (int i = 0; i < kAccumulators; ++i) ADD_PRODUCT("v", i);
+    for (int i = 0; i < kAccumulators; ++i) {
+      asm volatile("vfmadd231ps %1, %1, %0" : "+v"(sum[i]) : "v"(factor));
+    }
   }
 }
 
@@ -52,7 +51,9 @@ __attribute__((target("avx2,fma"))) void multiply_add_256() {
   const __m256 factor = _mm256_set1_ps(1e-3f);
   for (int64_t round = 0; round < kRounds; ++round) {
 #pragma GCC unroll 12
-    for (int i = 0; i < kAccumulators; ++i) ADD_PRODUCT("x", i);
+    for (int i = 0; i < kAccumulators; ++i) {
+      asm volatile("vfmadd231ps %1, %1, %0" : "+x"(sum[i]) : "x"(factor));
+    }
   }
 }
 

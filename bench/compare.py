@@ -55,7 +55,7 @@ def main():
             chosen, arguments.python, arguments.threads, arguments.rounds
         )
         write_section(arguments.results, "## Aims",
-                      aims.aims_section(ceilings, all_measured, pools, machine))
+                      aims.aims_section(ceilings, all_measured, pools, machine), is_first=True)
         for measured in all_measured:
             write_section(arguments.results, speed.case_title(measured),
                           speed.case_section(measured, ceilings, machine))

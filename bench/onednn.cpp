@@ -2,7 +2,7 @@
 //   bench_onednn THREADS M,N,K,TRANSPOSE_A,TRANSPOSE_B ...      transposes: 0 or 1
 // Prints one JSON line, a list of the products with GF/s of each way to ask oneDNN: sgemm, the
 // matmul primitive on matrices as they are, and the same on weights that it laid out for itself
-// beforehand (that time does not count). Medians; c = a b, nothing else runs.
+// beforehand (that time does not count). The best of some runs, as of a ceiling; c = a b.
 #include <omp.h>
 #include <oneapi/dnnl/dnnl.hpp>
 
@@ -42,18 +42,15 @@ double seconds_of(const std::function<void()>& run) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// `fastest` so far: a way that takes four times as long even once is not timed again.
-double median_seconds(const std::function<void()>& run, double fastest) {
+double best_seconds(const std::function<void()>& run) {
   run();
-  std::vector<double> seconds = {seconds_of(run)};
-  double total = seconds[0];
-  if (fastest > 0 && seconds[0] > 4 * fastest) return seconds[0];
-  while (std::ssize(seconds) < kMinRuns || total < kMinSeconds) {
-    seconds.push_back(seconds_of(run));
-    total += seconds.back();
+  double best = 1e9, total = 0;
+  for (int i = 0; i < kMinRuns || total < kMinSeconds; ++i) {
+    const double seconds = seconds_of(run);
+    best = std::min(best, seconds);
+    total += seconds;
   }
-  std::ranges::nth_element(seconds, seconds.begin() + std::ssize(seconds) / 2);
-  return seconds[seconds.size() / 2];
+  return best;
 }
 
 std::vector<float> matrix(dnnl_dim_t rows, dnnl_dim_t columns) {
@@ -72,15 +69,15 @@ class ProductBench {
     time_primitive("matmul", p_.transpose_b ? Tag::ba : Tag::ab);
     time_primitive("matmul, weights laid out", Tag::any);
     return {{"product", {p_.m, p_.n, p_.k, p_.transpose_a, p_.transpose_b}},
-            {"gflops", p_.gigaflops() / fastest_},
+            {"gflops", best_},
             {"ways", ways_}};
   }
 
  private:
   void note(const std::string& way, const std::function<void()>& action) {
-    const double seconds = median_seconds(action, fastest_);
-    ways_[way] = p_.gigaflops() / seconds;
-    fastest_ = fastest_ == 0 ? seconds : std::min(fastest_, seconds);
+    const double gigaflops_per_second = p_.gigaflops() / best_seconds(action);
+    ways_[way] = gigaflops_per_second;
+    best_ = std::max(best_, gigaflops_per_second);
   }
 
   void sgemm() {
@@ -119,7 +116,7 @@ class ProductBench {
   std::vector<float> a_, b_, c_;
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   dnnl::stream stream_{engine_};
-  double fastest_ = 0;  // seconds
+  double best_ = 0;  // GF/s
   nlohmann::json ways_;
 };
 

@@ -5,7 +5,7 @@ import html
 import math
 
 PANEL_WIDTH, PANEL_HEIGHT = 262, 210
-LEFT, TOP, BOTTOM, RIGHT = 66, 104, 74, 26
+LEFT, TOP, BOTTOM, RIGHT = 66, 104, 92, 26
 GAP_X, GAP_Y = 66, 74
 FONT = "Helvetica, Arial, 'Liberation Sans', sans-serif"
 

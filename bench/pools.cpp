@@ -3,7 +3,7 @@
 //   bench_pools CONFIG [key=value ...]       parallel.dp=8 plans for 8 ranks; starts none
 // Prints one JSON line. The pools are those of the same plan (same order, same lifetimes) and
 // packed without a gap, which no allocator does better. Scratch memory of kernels lies in the pool
-// of activations, that of collectives in the one of communication.
+// of activations; buckets of reduced gradients and collectives' scratch in that of communication.
 #include <array>
 #include <numeric>
 
@@ -20,11 +20,17 @@ MemoryCategory pool_of(MemoryCategory category) {
   return category == MemoryCategory::workspace ? MemoryCategory::activations : category;
 }
 
+// The planner counts buckets as gradients, which they are; only their names tell them apart.
+MemoryCategory pool_of(const Block& block) {
+  return block.name.starts_with("bucket ") ? MemoryCategory::communication
+                                           : pool_of(block.category);
+}
+
 // The most that is live of one pool at a step of the program.
 int64_t peak_bytes(const Program& program, MemoryCategory pool) {
   std::vector<int64_t> change(program.steps.size() + 1, 0);
   for (const Block& block : program.plan.blocks) {
-    if (pool_of(block.category) != pool) continue;
+    if (pool_of(block) != pool) continue;
     change[static_cast<size_t>(block.first_step)] += block.bytes;
     change[static_cast<size_t>(block.last_step) + 1] -= block.bytes;
   }

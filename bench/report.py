@@ -52,21 +52,24 @@ def warn_if_busy(load):
         print(f"The load is {load:.2f}: other programs distort these numbers.", file=sys.stderr)
 
 
-def with_section(text, title, content):
-    """The text with the section of that title replaced, or added at the end."""
+def with_section(text, title, content, is_first):
+    """The text with the section of that title replaced, or added: before all others or at the
+    end."""
     found = re.search(rf"^{re.escape(title)}$", text, re.MULTILINE)
     if not found:
-        return text.rstrip() + "\n\n" + content
+        parts = text.rstrip().split("\n## ", 1) if is_first else [text.rstrip()]
+        rest = f"\n## {parts[1]}\n" if len(parts) > 1 else ""
+        return f"{parts[0].rstrip()}\n\n{content}{rest}"
     end = text.find("\n## ", found.end())
     rest = text[end + 1 :] if end >= 0 else ""
     return text[: found.start()] + content + ("\n" + rest if rest else "")
 
 
-def write_section(path, title, content):
+def write_section(path, title, content, is_first=False):
     """Puts "title, empty line, content" into the file at `path` and onto the screen."""
     section = f"{title}\n\n{content.strip()}\n"
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text = path.read_text() if path.exists() else "# Measured\n\nMade by `bench/run.sh`.\n"
-    path.write_text(with_section(text, title, section))
+    path.write_text(with_section(text, title, section, is_first))
     print(section)

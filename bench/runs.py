@@ -93,13 +93,24 @@ def run_caravan(size, threads, steps, ranks=1):
     return run_json(command, label, {"OMP_NUM_THREADS": str(threads)})
 
 
-def run_peer(python, size, threads, steps, mode):
+# Ways to run PyTorch: whether compiled, and whether the loss is computed in pieces or from all
+# logits at once.
+PEER_WAYS = {
+    "eager": ("eager", "logits"),
+    "compile": ("compile", "logits"),
+    "eager, loss in pieces": ("eager", "chunked"),
+    "compile, loss in pieces": ("compile", "chunked"),
+}
+
+
+def run_peer(python, size, threads, steps, way):
+    mode, loss = PEER_WAYS[way]
     command = [python, "bench/peer_pytorch.py", "--model", json.dumps(size.model)]
     command += ["--batch_size", str(size.batch_size), "--sequence_len", str(size.sequence_len)]
-    command += ["--threads", str(threads), "--mode", mode]
+    command += ["--threads", str(threads), "--mode", mode, "--loss", loss]
     command += ["--warmup", str(steps.warmup), "--steps", str(steps.timed)]
     environment = {"OMP_NUM_THREADS": str(threads), **KEPT_HEAP}
-    return run_json(command, f"PyTorch, {mode}", environment)
+    return run_json(command, f"PyTorch, {way}", environment)
 
 
 def run_ceilings(threads):
