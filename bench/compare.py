@@ -38,9 +38,8 @@ def parse_arguments():
 
 def machine_of(arguments, load):
     compiler = output_of("g++", "-dumpfullversion")
-    rounds = f"{arguments.rounds} round{'s' if arguments.rounds > 1 else ''}"
-    quick = ", one step each: this measures nothing" if arguments.quick else ""
-    return f"{machine_line(load)} GCC {compiler}. {rounds}{quick}."
+    quick = " One step a run: this measures nothing." if arguments.quick else ""
+    return f"{machine_line(load)} GCC {compiler}.{quick}"
 
 
 def main():
