@@ -15,7 +15,7 @@ TITLE = "## Checkpoints"
 EVERY = 100  # steps
 SIZES = {  # name: overrides
     "quickstart": [],
-    "123.6 M parameters": [f"model.{key}={json.dumps(value)}" for key, value in runs.LARGER.items()],
+    "123.6 M parameters": [f"model.{k}={json.dumps(v)}" for k, v in runs.LARGER.items()],
 }
 TRAINING = {  # name: overrides
     "never": ["checkpoint.save_steps=0"],
@@ -53,9 +53,9 @@ def train(folder, name):
 
 
 def files(folder, overrides, ranks):
-    command = [*runs.started_by(ranks), "build/bench_checkpoint", str(folder / "files"), runs.CONFIG]
+    command = [*runs.started_by(ranks), "build/bench_checkpoint", str(folder / "files")]
     (folder / "files").mkdir(exist_ok=True)
-    result = json.loads(run([*command, *overrides]).splitlines()[-1])
+    result = json.loads(run([*command, runs.CONFIG, *overrides]).splitlines()[-1])
     run(["rm", "-rf", str(folder / "files")])
     return result
 

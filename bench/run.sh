@@ -27,7 +27,7 @@ build_caravan() {
   [ -e build/build.ninja ] || cmake --preset release
   cmake --build build --target bench_step bench_pools bench_ceilings
   cmake --build build --target bench_onednn ||
-    fail "oneDNN, the yardstick of products, is missing: apt-get install libdnnl-dev, and remove build/CMakeCache.txt"
+    fail "is oneDNN, the yardstick of products, missing? apt-get install libdnnl-dev && cmake build"
 }
 
 build_caravan >&2

@@ -1,4 +1,4 @@
-"""Step time and memory over tokens, layers, width and sequence length: are they what the maths says?
+"""Step time and memory over tokens, layers, width and sequence length: as the maths says?
 
 The expectation is the flops of a step, as the ops' rules count them, at the median speed of a row
 of sizes: a straight line over tokens and layers, a parabola over width and sequence length.

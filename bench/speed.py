@@ -1,4 +1,4 @@
-"""Caravan against PyTorch, against the machine's ceilings and against oneDNN: runs, figures, text."""
+"""Caravan against PyTorch, the machine's ceilings and oneDNN: runs, figures, text."""
 
 import dataclasses
 import statistics
