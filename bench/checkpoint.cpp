@@ -9,22 +9,17 @@
 
 #include <chrono>
 #include <cstring>
-#include <iostream>
 #include <map>
-#include <nlohmann/json.hpp>
-#include <string>
-#include <vector>
 
+#include "bench/bench_main.h"
 #include "checkpoint/crc32c.h"
 #include "checkpoint/reader.h"
 #include "checkpoint/snapshot.h"
 #include "checkpoint/writer.h"
-#include "launch/config.h"
 #include "launch/pipeline.h"
 #include "launch/run_state.h"
 #include "parallel/mpi_session.h"
 #include "runtime/backend.h"
-#include "runtime/error.h"
 
 namespace caravan {
 namespace {
@@ -224,26 +219,21 @@ class CheckpointBench {
   std::map<std::string, std::vector<double>> seconds_;
 };
 
-int main_of_bench(int argc, char** argv) {
-  if (argc < 3) throw config_error("usage: bench_checkpoint FOLDER CONFIG [key=value ...]");
+void time_checkpoints(std::vector<std::string> arguments) {
+  if (arguments.size() < 2) {
+    throw config_error("usage: bench_checkpoint FOLDER CONFIG [key=value ...]");
+  }
+  const std::string folder = arguments[0];
+  arguments.erase(arguments.begin());
   MpiSession mpi;
-  const std::vector<std::string> overrides(argv + 3, argv + argc);
-  Config config = load_config(argv[2], overrides);
-  if (config.model.vocab_size == 0) config.model.vocab_size = 4096;
-  const nlohmann::json result = CheckpointBench(argv[1], config, mpi).run();
+  const nlohmann::json result = CheckpointBench(folder, load_bench_config(arguments), mpi).run();
   if (mpi.world().rank() == 0) std::cout << result << std::endl;
   mpi.finish();
-  return 0;
 }
 
 }  // namespace
 }  // namespace caravan
 
 int main(int argc, char** argv) {
-  try {
-    return caravan::main_of_bench(argc, argv);
-  } catch (const caravan::Error& error) {
-    std::cerr << "bench_checkpoint: " << error.what() << std::endl;
-    return static_cast<int>(error.code());
-  }
+  return caravan::run_bench("bench_checkpoint", argc, argv, caravan::time_checkpoints);
 }

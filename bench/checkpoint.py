@@ -8,21 +8,14 @@ import statistics
 import subprocess
 import sys
 
-from compare import ROOT, machine_line, warn_if_busy, write_results
+import runs
+from report import ROOT, machine_line, table, warn_if_busy, write_section
 
-CONFIG = "configs/quickstart.yaml"
 TITLE = "## Checkpoints"
 EVERY = 100  # steps
 SIZES = {  # name: overrides
     "quickstart": [],
-    "123.6 M parameters": [
-        "model.hidden_size=768",
-        "model.intermediate_size=2048",
-        "model.num_hidden_layers=12",
-        "model.num_attention_heads=12",
-        "model.num_key_value_heads=12",
-        "model.vocab_size=50304",
-    ],
+    "123.6 M parameters": [f"model.{k}={json.dumps(v)}" for k, v in runs.LARGER.items()],
 }
 TRAINING = {  # name: overrides
     "never": ["checkpoint.save_steps=0"],
@@ -38,16 +31,12 @@ def run(command):
     return done.stdout
 
 
-def started_by(ranks):
-    return [] if ranks == 1 else ["mpirun", "-n", str(ranks), "--bind-to", "none"]
-
-
 def train(folder, name):
     """Share of the time that training waited, and steps a second, over EVERY steps with one save in
     the middle (for "never": none)."""
     output = folder / "run"
     last = EVERY + EVERY // 2
-    command = [*started_by(2), "build/caravan", "train", CONFIG, f"output_dir={output}"]
+    command = [*runs.started_by(2), "build/caravan", "train", runs.CONFIG, f"output_dir={output}"]
     command += [f"data.train={folder / 'data'}", f"data.validation={folder / 'data'}"]
     command += ["train.micro_batch_size=1", "train.global_batch_size=2"]
     command += [f"train.max_steps={last}", "train.eval_steps=0", "train.eval_batches=1"]
@@ -64,21 +53,21 @@ def train(folder, name):
 
 
 def files(folder, overrides, ranks):
-    command = [*started_by(ranks), "build/bench_checkpoint", str(folder / "files"), CONFIG]
+    command = [*runs.started_by(ranks), "build/bench_checkpoint", str(folder / "files")]
     (folder / "files").mkdir(exist_ok=True)
-    result = json.loads(run([*command, *overrides]).splitlines()[-1])
+    result = json.loads(run([*command, runs.CONFIG, *overrides]).splitlines()[-1])
     run(["rm", "-rf", str(folder / "files")])
     return result
 
 
-def train_rows(runs):
+def train_rows(trainings):
     def median(name, key):
-        return statistics.median(one[key] for one in runs[name])
+        return statistics.median(one[key] for one in trainings[name])
 
     for name in ("auto", "0"):
         yield f"training waits for saving, copy_bytes {name}", f"{median(name, 'wait'):.4%}", "≤ 1 %"
     for name in ("auto", "0"):
-        ratios = [a["speed"] / b["speed"] for a, b in zip(runs[name], runs["never"])]
+        ratios = [a["speed"] / b["speed"] for a, b in zip(trainings[name], trainings["never"])]
         label = f"steps a second, saving / not saving, copy_bytes {name}"
         yield label, f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})", ""
 
@@ -112,30 +101,24 @@ def main():
     folder, rounds = pathlib.Path(sys.argv[1]), int(sys.argv[2])
     load = os.getloadavg()[0]
     warn_if_busy(load)
-    runs = {name: [] for name in TRAINING}
+    trainings = {name: [] for name in TRAINING}
     results = {(size, ranks): [] for size in SIZES for ranks in (1, 2)}
     for _ in range(rounds):
         for name in TRAINING:
-            runs[name].append(train(folder, name))
+            trainings[name].append(train(folder, name))
         for size, ranks in results:
             results[size, ranks].append(files(folder, SIZES[size], ranks))
-    rows = list(train_rows(runs))
+    rows = list(train_rows(trainings))
     for (size, ranks), result in results.items():
         rows += file_rows(size, ranks, result)
-    lines = ["| | measured | wanted |", "|---|--:|--:|"]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    table = "\n".join(lines)
-    step_ms = statistics.median(one["step_ms"] for one in runs["never"])
-    content = f"""{TITLE}
-
-{table}
+    step_ms = statistics.median(one["step_ms"] for one in trainings["never"])
+    content = f"""{table(["", "measured", "wanted"], rows)}
 
 Made by `bench/checkpoint.sh`. Training: the quickstart model on 2 ranks, {step_ms:.0f} ms a step,
 a checkpoint every {EVERY} steps. Files: medians of {7 * rounds} rounds, each side in turn.
 {machine_line(load)}
 """
-    write_results(ROOT / "bench/RESULTS.md", TITLE, content)
-    print(content)
+    write_section(ROOT / "bench/RESULTS.md", TITLE, content)
 
 
 if __name__ == "__main__":

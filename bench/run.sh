@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Measures Caravan against PyTorch on the quickstart model and writes bench/RESULTS.md.
+# Measures speed and memory against PyTorch, oneDNN, the machine's ceilings and separate pools, and
+# over sizes; writes sections of bench/RESULTS.md and bench/scaling.svg. About half an hour.
 # Builds Caravan, and makes a Python environment with PyTorch in build/bench-venv, if missing.
 #   PEER_PYTHON=PATH   use that interpreter (it must have torch) instead of making an environment
-#   Arguments go to compare.py: --threads N, --rounds N, --batch_size N, --sequence_len N, ...
+#   Arguments go to compare.py: --quick, --rounds N, --threads N, --parts speed pools scaling, ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. launch/environment.sh
 
 environment=build/bench-venv
 
@@ -23,7 +25,9 @@ make_environment() {
 
 build_caravan() {
   [ -e build/build.ninja ] || cmake --preset release
-  cmake --build build --target bench_step
+  cmake --build build --target bench_step bench_pools bench_ceilings
+  cmake --build build --target bench_onednn ||
+    fail "is oneDNN, the yardstick of products, missing? apt-get install libdnnl-dev && cmake build"
 }
 
 build_caravan >&2
@@ -38,4 +42,5 @@ python="${PEER_PYTHON:-$environment/bin/python}"
   echo "Python.h is missing for $python: install it with 'sudo apt-get install python3-dev'" >&2
   exit 1
 }
-exec "$python" bench/compare.py --python "$python" "$@"
+allow_local_mpi
+exec python3 bench/compare.py --python "$python" "$@"

@@ -1,28 +1,19 @@
 // Times training steps on synthetic tokens: no data files, no checkpoints, no log.
-//   bench_step CONFIG [key=value ...]       also under mpirun
-// Prints one JSON line on rank 0: tokens/s, the median step, time by op family (of one extra run,
-// where each op is timed by itself), bytes planned and held.
-#include <algorithm>
+//   bench_step [warmup=2] [steps=7] CONFIG [key=value ...]       also under mpirun
+// Prints one JSON line on rank 0: tokens/s, the median step, time by kind of node (of the same
+// steps; under MPI a collective counts where it is waited for), bytes planned and held.
 #include <chrono>
-#include <iostream>
-#include <map>
-#include <nlohmann/json.hpp>
-#include <string>
-#include <vector>
+#include <optional>
 
-#include "launch/config.h"
+#include "bench/bench_main.h"
+#include "bench/profile.h"
 #include "launch/process_memory.h"
 #include "launch/run_state.h"
 #include "launch/session.h"
-#include "optim/lr_schedule.h"
-#include "runtime/error.h"
 #include "runtime/rng.h"
 
 namespace caravan {
 namespace {
-
-constexpr int kWarmupSteps = 2;
-constexpr int kTimedSteps = 7;
 
 double milliseconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
@@ -49,32 +40,33 @@ class StepBench {
  public:
   StepBench(const Config& config, MpiSession& mpi)
       : session_(config, mpi, {.on_node = [this](const Node& node, double seconds) {
-                   if (profiling_) families_[std::string(family(node.op))] += seconds * 1e3;
+                   if (profile_) profile_->add(node, seconds);
                  }}) {
     initialize_parameters(session_.plan(), session_.mesh(), session_.arena(),
                           static_cast<uint64_t>(config.train.seed), session_.num_threads(),
                           session_.progress());
   }
 
-  nlohmann::json run() {
+  nlohmann::json run(int num_warmup_steps, int num_timed_steps) {
+    for (int i = 0; i < num_warmup_steps; ++i) step();
+    profile_.emplace(session_.plan());
     std::vector<double> times;
-    for (int i = 0; i < kWarmupSteps + kTimedSteps; ++i) {
+    for (int i = 0; i < num_timed_steps; ++i) {
       session_.world().barrier();
       const auto start = std::chrono::steady_clock::now();
       step();
-      if (i >= kWarmupSteps) times.push_back(milliseconds_since(start));
+      times.push_back(milliseconds_since(start));
+      profile_->end_step();
     }
-    profiling_ = true;
-    step();
-    std::ranges::nth_element(times, times.begin() + kTimedSteps / 2);
-    const double step_ms = times[kTimedSteps / 2];
+    const double step_ms = median(times);
     const Config& config = session_.config();
     const auto tokens =
         static_cast<double>(config.train.global_batch_size * config.data.sequence_len);
     return {{"tok_s", tokens / step_ms * 1e3},
             {"step_ms", step_ms},
-            {"families", families_},
-            {"planned_bytes", session_.plan().arena_bytes()},
+            {"kinds", profile_->kinds()},
+            {"arena_bytes", session_.plan().arena_bytes()},
+            {"planned_bytes", session_.planned_bytes()},
             {"peak_rss_bytes", peak_resident_bytes()},
             {"loss", session_.executor("update").output("loss")},
             {"parameters", num_parameters(session_.plan())}};
@@ -98,34 +90,28 @@ class StepBench {
   }
 
   Session session_;
-  bool profiling_ = false;
-  std::map<std::string, double> families_;  // milliseconds
+  std::optional<StepProfile> profile_;  // once the clock runs
   int num_steps_ = 0;
 };
 
-int main_of_bench(int argc, char** argv) {
-  if (argc < 2) throw config_error("usage: bench_step CONFIG [key=value ...]");
+void time_steps(std::vector<std::string> arguments) {
+  const int num_warmup_steps = take_option(arguments, "warmup", 2);
+  const int num_timed_steps = take_option(arguments, "steps", 7);
+  if (arguments.empty() || num_timed_steps == 0) {
+    throw config_error("usage: bench_step [warmup=2] [steps=7] CONFIG [key=value ...]");
+  }
   MpiSession mpi;
-  const std::vector<std::string> overrides(argv + 2, argv + argc);
-  Config config = load_config(argv[1], overrides);
-  if (config.model.vocab_size == 0) config.model.vocab_size = 4096;
   {
-    StepBench bench(config, mpi);
-    const nlohmann::json result = bench.run();
+    StepBench bench(load_bench_config(arguments), mpi);
+    const nlohmann::json result = bench.run(num_warmup_steps, num_timed_steps);
     if (mpi.world().rank() == 0) std::cout << result << std::endl;
   }
   mpi.finish();
-  return 0;
 }
 
 }  // namespace
 }  // namespace caravan
 
 int main(int argc, char** argv) {
-  try {
-    return caravan::main_of_bench(argc, argv);
-  } catch (const caravan::Error& error) {
-    std::cerr << "bench_step: " << error.what() << std::endl;
-    return static_cast<int>(error.code());
-  }
+  return caravan::run_bench("bench_step", argc, argv, caravan::time_steps);
 }
