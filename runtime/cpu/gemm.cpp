@@ -7,7 +7,6 @@ namespace caravan::cpu {
 namespace {
 
 constexpr int64_t kBlockColumns = 512;  // kMaxGemmDepth x this many floats of b: 3/4 MiB
-constexpr int64_t kRowsPerTask = 2 * kMaxGemmRows;
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t unit) { return divide_up(a, unit) * unit; }
@@ -93,20 +92,69 @@ Gemm columns_of(const Gemm& p, int64_t begin, int64_t end) {
   return part;
 }
 
-void multiply_block(const Gemm& p, float* scratch, const CpuThreads& threads) {
-  float* packed_b = scratch + threads.count() * kPanelFloats;
-  threads.for_each(divide_up(p.n, p.kernel->columns), [&](int64_t panel, int) {
-    pack_panel(*p.kernel, p.b, p.n, p.k, panel, packed_b);
-  });
-  const int64_t rows_per_task = kRowsPerTask / p.kernel->rows * p.kernel->rows;
-  threads.for_each(divide_up(p.m, rows_per_task), [&](int64_t task, int thread) {
-    float* panel = scratch + thread * kPanelFloats;
-    const int64_t end = std::min(p.m, (task + 1) * rows_per_task);
-    for (int64_t row = task * rows_per_task; row < end; row += p.kernel->rows) {
-      multiply_rows(p, {packed_b, p.k}, row, std::min(p.kernel->rows, end - row), panel);
+// The product as a sequence of blocks of b, strip of columns by strip, depths of a strip in order.
+class BlockedGemm {
+ public:
+  BlockedGemm(const Gemm& product, float* scratch, const CpuThreads& threads)
+      : product_(product),
+        columns_(product.n, kBlockColumns, kMaxGemmColumns),
+        depths_(product.k, kMaxGemmDepth, 1),
+        scratch_(scratch),
+        threads_(threads) {}
+
+  // While a block is multiplied, the next one is packed: threads that have no rows left do that.
+  void run() const {
+    Block block = block_at(0);
+    threads_.for_each(num_panels(block), [&](int64_t panel, int) { pack(block, panel); });
+    const int64_t num_row_panels = divide_up(product_.m, product_.kernel->rows);
+    for (int64_t i = 0; i < num_blocks(); ++i) {
+      const bool is_last = i + 1 == num_blocks();
+      const Block next = is_last ? block : block_at(i + 1);
+      const int64_t num_tasks = num_row_panels + (is_last ? 0 : num_panels(next));
+      threads_.for_each(num_tasks, [&](int64_t task, int thread) {
+        if (task >= num_row_panels) return pack(next, task - num_row_panels);
+        multiply(block, task, thread);
+      });
+      block = next;
     }
-  });
-}
+  }
+
+ private:
+  struct Block {
+    Gemm product;
+    float* packed;
+  };
+  int64_t num_blocks() const { return columns_.count() * depths_.count(); }
+  int64_t num_panels(const Block& block) const {
+    return divide_up(block.product.n, product_.kernel->columns);
+  }
+
+  Block block_at(int64_t i) const {
+    const int64_t column = i / depths_.count(), depth = i % depths_.count();
+    const Gemm strip = columns_of(product_, columns_.begin(column), columns_.end(column));
+    float* const first = scratch_ + threads_.count() * kPanelFloats;
+    return {depths_of(strip, depths_.begin(depth), depths_.end(depth)),
+            first + i % 2 * packed_floats(columns_.block, depths_.block)};
+  }
+
+  void pack(const Block& block, int64_t panel) const {
+    const Gemm& p = block.product;
+    pack_panel(*p.kernel, p.b, p.n, p.k, panel, block.packed);
+  }
+
+  void multiply(const Block& block, int64_t row_panel, int thread) const {
+    const Gemm& p = block.product;
+    const int64_t row = row_panel * p.kernel->rows;
+    multiply_rows(p, {block.packed, p.k}, row, std::min(p.kernel->rows, p.m - row),
+                  scratch_ + thread * kPanelFloats);
+  }
+
+  Gemm product_;
+  Blocks columns_;
+  Blocks depths_;
+  float* scratch_;
+  const CpuThreads& threads_;
+};
 
 // An empty sum.
 void copy_addend(const Gemm& p) {
@@ -146,21 +194,18 @@ void gemm_packed(const Gemm& p, const PackedMatrix& b, float* panel) {
 }
 
 int64_t gemm_scratch_floats(int64_t n, int64_t k, int num_threads) {
-  return packed_floats(std::min(n, kBlockColumns), std::min(k, kMaxGemmDepth)) +
-         num_threads * kPanelFloats;
+  const int64_t panels = num_threads * kPanelFloats;
+  if (n == 0 || k == 0) return panels;
+  const Blocks columns(n, kBlockColumns, kMaxGemmColumns);
+  const Blocks depths(k, kMaxGemmDepth, 1);
+  const int64_t num_held = std::min<int64_t>(2, columns.count() * depths.count());
+  return panels + num_held * packed_floats(columns.block, depths.block);
 }
 
 void gemm(const Gemm& p, float* scratch, const CpuThreads& threads) {
   if (p.m == 0 || p.n == 0) return;
   if (p.k == 0) return copy_addend(p);
-  const Blocks columns(p.n, kBlockColumns, kMaxGemmColumns);
-  const Blocks depths(p.k, kMaxGemmDepth, 1);
-  for (int64_t j = 0; j < columns.count(); ++j) {
-    const Gemm strip = columns_of(p, columns.begin(j), columns.end(j));
-    for (int64_t i = 0; i < depths.count(); ++i) {
-      multiply_block(depths_of(strip, depths.begin(i), depths.end(i)), scratch, threads);
-    }
-  }
+  BlockedGemm(p, scratch, threads).run();
 }
 
 }  // namespace caravan::cpu
