@@ -6,6 +6,8 @@
 namespace caravan::cpu {
 namespace {
 
+constexpr int64_t kGroup = 4;           // row panels of a task, at most
+constexpr int64_t kTasksPerThread = 6;  // at least, if there are rows enough
 constexpr int64_t kBlockColumns = 512;  // kMaxGemmDepth x this many floats of b: 3/4 MiB
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -47,9 +49,31 @@ void pack_rows(const Gemm& p, int64_t first, int64_t rows, float* panel) {
   }
 }
 
-void multiply_rows(const Gemm& p, const PackedMatrix& b, int64_t first, int64_t rows,
-                   float* panel) {
+// Fetches part i of n of the row panel that begins at `first` into the level 2 cache: it is wanted
+// soon, and its rows are too short, or too far apart, for the CPU to foresee that.
+void prefetch_rows(const Gemm& p, int64_t first, int64_t i, int64_t n) {
+  constexpr int64_t kLine = 16;  // floats
+  const int64_t rows = std::min(p.kernel->rows, p.m - first);
+  if (rows <= 0) return;
+  const int64_t stored_rows = p.a.transposed ? p.k : rows;
+  const int64_t row_floats = p.a.transposed ? rows : p.k;
+  const float* source = at(p.a, first, 0);
+  for (int64_t row = stored_rows * i / n; row < stored_rows * (i + 1) / n; ++row) {
+    const float* begin = source + row * p.a.ld;
+    for (int64_t j = 0; j < row_floats; j += kLine) __builtin_prefetch(begin + j, 0, 2);
+    __builtin_prefetch(begin + row_floats - 1, 0, 2);
+  }
+}
+
+struct RowPanel {
+  int64_t first;
+  int64_t next;  // the row panel that is wanted after this one
+};
+
+void multiply_rows(const Gemm& p, const PackedMatrix& b, const RowPanel& row_panel, float* panel) {
   const GemmKernel& kernel = *p.kernel;
+  const int64_t first = row_panel.first;
+  const int64_t rows = std::min(kernel.rows, p.m - first);
   pack_rows(p, first, rows, panel);
   GemmTile tile{.rows = rows,
                 .columns = kernel.columns,
@@ -61,8 +85,10 @@ void multiply_rows(const Gemm& p, const PackedMatrix& b, int64_t first, int64_t 
                 .ld_addend = p.ld_addend,
                 .c = p.c + first * p.ldc,
                 .ldc = p.ldc};
-  for (int64_t column = 0; column < p.n; column += kernel.columns) {
-    tile.columns = std::min(kernel.columns, p.n - column);
+  const int64_t num_tiles = divide_up(p.n, kernel.columns);
+  for (int64_t i = 0; i < num_tiles; ++i) {
+    tile.columns = std::min(kernel.columns, p.n - i * kernel.columns);
+    prefetch_rows(p, row_panel.next, i, num_tiles);
     kernel.multiply(tile);
     tile.b += b.depth * kernel.columns;
     tile.c += kernel.columns;
@@ -106,13 +132,13 @@ class BlockedGemm {
   void run() const {
     Block block = block_at(0);
     threads_.for_each(num_panels(block), [&](int64_t panel, int) { pack(block, panel); });
-    const int64_t num_row_panels = divide_up(product_.m, product_.kernel->rows);
+    const int64_t num_groups = divide_up(product_.m, group_rows());
     for (int64_t i = 0; i < num_blocks(); ++i) {
       const bool is_last = i + 1 == num_blocks();
       const Block next = is_last ? block : block_at(i + 1);
-      const int64_t num_tasks = num_row_panels + (is_last ? 0 : num_panels(next));
+      const int64_t num_tasks = num_groups + (is_last ? 0 : num_panels(next));
       threads_.for_each(num_tasks, [&](int64_t task, int thread) {
-        if (task >= num_row_panels) return pack(next, task - num_row_panels);
+        if (task >= num_groups) return pack(next, task - num_groups);
         multiply(block, task, thread);
       });
       block = next;
@@ -142,11 +168,22 @@ class BlockedGemm {
     pack_panel(*p.kernel, p.b, p.n, p.k, panel, block.packed);
   }
 
-  void multiply(const Block& block, int64_t row_panel, int thread) const {
+  // Rows of a task: a few panels, as neighbours share cache lines of a transposed a, but enough
+  // tasks for every thread.
+  int64_t group_rows() const {
+    const int64_t num_panels = divide_up(product_.m, product_.kernel->rows);
+    return product_.kernel->rows *
+           std::clamp<int64_t>(num_panels / (threads_.count() * kTasksPerThread), 1, kGroup);
+  }
+
+  void multiply(const Block& block, int64_t group, int thread) const {
     const Gemm& p = block.product;
-    const int64_t row = row_panel * p.kernel->rows;
-    multiply_rows(p, {block.packed, p.k}, row, std::min(p.kernel->rows, p.m - row),
-                  scratch_ + thread * kPanelFloats);
+    const int64_t end = std::min(p.m, (group + 1) * group_rows());
+    for (int64_t row = group * group_rows(); row < end; row += p.kernel->rows) {
+      const int64_t after = row + p.kernel->rows;
+      const int64_t next = after < end ? after : (group + threads_.count()) * group_rows();
+      multiply_rows(p, {block.packed, p.k}, {row, next}, scratch_ + thread * kPanelFloats);
+    }
   }
 
   Gemm product_;
@@ -188,7 +225,7 @@ void gemm_packed(const Gemm& p, const PackedMatrix& b, float* panel) {
     const Gemm part = depths_of(p, depths.begin(i), depths.end(i));
     const PackedMatrix part_of_b = part_of(b, depths.begin(i), 0, *p.kernel);
     for (int64_t row = 0; row < p.m; row += p.kernel->rows) {
-      multiply_rows(part, part_of_b, row, std::min(p.kernel->rows, p.m - row), panel);
+      multiply_rows(part, part_of_b, {row, row + p.kernel->rows}, panel);
     }
   }
 }
