@@ -49,30 +49,8 @@ void pack_rows(const Gemm& p, int64_t first, int64_t rows, float* panel) {
   }
 }
 
-// Fetches part i of n of the row panel that begins at `first` into the level 2 cache: it is wanted
-// soon, and its rows are too short, or too far apart, for the CPU to foresee that.
-void prefetch_rows(const Gemm& p, int64_t first, int64_t i, int64_t n) {
-  constexpr int64_t kLine = 16;  // floats
-  const int64_t rows = std::min(p.kernel->rows, p.m - first);
-  if (rows <= 0) return;
-  const int64_t stored_rows = p.a.transposed ? p.k : rows;
-  const int64_t row_floats = p.a.transposed ? rows : p.k;
-  const float* source = at(p.a, first, 0);
-  for (int64_t row = stored_rows * i / n; row < stored_rows * (i + 1) / n; ++row) {
-    const float* begin = source + row * p.a.ld;
-    for (int64_t j = 0; j < row_floats; j += kLine) __builtin_prefetch(begin + j, 0, 2);
-    __builtin_prefetch(begin + row_floats - 1, 0, 2);
-  }
-}
-
-struct RowPanel {
-  int64_t first;
-  int64_t next;  // the row panel that is wanted after this one
-};
-
-void multiply_rows(const Gemm& p, const PackedMatrix& b, const RowPanel& row_panel, float* panel) {
+void multiply_rows(const Gemm& p, const PackedMatrix& b, int64_t first, float* panel) {
   const GemmKernel& kernel = *p.kernel;
-  const int64_t first = row_panel.first;
   const int64_t rows = std::min(kernel.rows, p.m - first);
   pack_rows(p, first, rows, panel);
   GemmTile tile{.rows = rows,
@@ -88,7 +66,6 @@ void multiply_rows(const Gemm& p, const PackedMatrix& b, const RowPanel& row_pan
   const int64_t num_tiles = divide_up(p.n, kernel.columns);
   for (int64_t i = 0; i < num_tiles; ++i) {
     tile.columns = std::min(kernel.columns, p.n - i * kernel.columns);
-    prefetch_rows(p, row_panel.next, i, num_tiles);
     kernel.multiply(tile);
     tile.b += b.depth * kernel.columns;
     tile.c += kernel.columns;
@@ -180,9 +157,7 @@ class BlockedGemm {
     const Gemm& p = block.product;
     const int64_t end = std::min(p.m, (group + 1) * group_rows());
     for (int64_t row = group * group_rows(); row < end; row += p.kernel->rows) {
-      const int64_t after = row + p.kernel->rows;
-      const int64_t next = after < end ? after : (group + threads_.count()) * group_rows();
-      multiply_rows(p, {block.packed, p.k}, {row, next}, scratch_ + thread * kPanelFloats);
+      multiply_rows(p, {block.packed, p.k}, row, scratch_ + thread * kPanelFloats);
     }
   }
 
@@ -225,7 +200,7 @@ void gemm_packed(const Gemm& p, const PackedMatrix& b, float* panel) {
     const Gemm part = depths_of(p, depths.begin(i), depths.end(i));
     const PackedMatrix part_of_b = part_of(b, depths.begin(i), 0, *p.kernel);
     for (int64_t row = 0; row < p.m; row += p.kernel->rows) {
-      multiply_rows(part, part_of_b, {row, row + p.kernel->rows}, panel);
+      multiply_rows(part, part_of_b, row, panel);
     }
   }
 }
