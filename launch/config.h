@@ -71,14 +71,18 @@ struct ParallelConfig {
 
 enum class DeviceKind : uint8_t { cpu };
 
+// automatic: what costs one pass over memory, norms and SwiGLU.
+enum class Recompute : uint8_t { automatic, none };
+
 struct RuntimeConfig {
   DeviceKind device = DeviceKind::cpu;
   DType dtype = DType::f32;
   std::optional<int64_t> memory_limit;  // bytes per rank; absent: auto
   std::optional<int64_t> threads;       // per rank; absent: auto
   bool keep_all = false;                // no reuse of memory, to look for errors
-  bool overlap = true;                  // communication beside compute
-  int64_t watchdog_seconds = 60;        // a rank that shows nothing for so long hangs; 0: off
+  Recompute recompute = Recompute::automatic;
+  bool overlap = true;            // communication beside compute
+  int64_t watchdog_seconds = 60;  // a rank that shows nothing for so long hangs; 0: off
 
   bool operator==(const RuntimeConfig&) const = default;
 };

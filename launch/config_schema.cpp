@@ -143,7 +143,9 @@ Keys<RuntimeConfig> runtime_keys() {
           "a process that does nothing for so long, and for 10 steps, hangs and ends the job (10 "
           "times as "
           "long while it loads or saves); 0: off"),
-      unsupported<C>("recompute", "recomputation"),
+      key("recompute", &C::recompute,
+          choice<Recompute>({{"auto", Recompute::automatic}, {"none", Recompute::none}}),
+          "what backward makes again instead of keeping it; auto: results of norms and SwiGLU"),
   };
 }
 

@@ -13,6 +13,7 @@
 #include "runtime/passes/merge_loss.h"
 #include "runtime/passes/plan_memory.h"
 #include "runtime/passes/prune.h"
+#include "runtime/passes/recompute.h"
 #include "runtime/passes/schedule.h"
 
 namespace caravan {
@@ -66,6 +67,8 @@ class Pipeline {
       passed("autodiff", graph);
       graph = merge_loss(std::move(graph));
       passed("merge_loss", graph);
+      if (config_.runtime.recompute == Recompute::automatic) graph = recompute(std::move(graph));
+      passed("recompute", graph);
       append_optimizer(graph, kind, {backward.gradients, loss.loss_sum, loss.num_valid});
       graph = prune(std::move(graph));
       passed("optimizer", graph);

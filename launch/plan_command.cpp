@@ -29,8 +29,9 @@
 namespace caravan {
 namespace {
 
-constexpr std::array kTrainingPasses = {"build",       "autodiff", "merge_loss", "optimizer",
-                                        "parallelize", "fuse_add", "bucket",     "schedule"};
+constexpr std::array kTrainingPasses = {"build",     "autodiff",  "merge_loss",
+                                        "recompute", "optimizer", "parallelize",
+                                        "fuse_add",  "bucket",    "schedule"};
 constexpr std::array kEvaluationPasses = {"build", "parallelize", "fuse_add", "bucket", "schedule"};
 constexpr std::array kPrograms = {"update", "accumulate", "evaluate"};
 

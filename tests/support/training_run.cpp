@@ -11,6 +11,7 @@
 #include "runtime/passes/fuse_add.h"
 #include "runtime/passes/merge_loss.h"
 #include "runtime/passes/prune.h"
+#include "runtime/passes/recompute.h"
 #include "runtime/passes/schedule.h"
 #include "runtime/rng.h"
 
@@ -30,6 +31,8 @@ Graph logical_graph(const TrainingRun& run, Kind kind) {
   verify(backward.graph, "autodiff");
   Graph graph = merge_loss(std::move(backward.graph));
   verify(graph, "merge_loss");
+  if (run.recompute) graph = recompute(std::move(graph));
+  verify(graph, "recompute");
   const MicroBatchResult result{backward.gradients, loss.loss_sum, loss.num_valid};
   if (kind == Kind::accumulate)
     append_accumulate(graph, result, run.optimizer);

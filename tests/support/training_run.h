@@ -27,6 +27,7 @@ struct TrainingRun {
   Mesh mesh;
   int64_t bucket_bytes = 4096;
   std::function<double(int64_t step)> learning_rate = [](int64_t) { return 1e-2; };
+  bool recompute = true;
   RunnerOptions runner;
 };
 
