@@ -8,7 +8,8 @@ namespace {
 
 constexpr int64_t kGroup = 4;           // row panels of a task, at most
 constexpr int64_t kTasksPerThread = 6;  // at least, if there are rows enough
-constexpr int64_t kBlockColumns = 512;  // kMaxGemmDepth x this many floats of b: 3/4 MiB
+constexpr int64_t kBlockColumns =
+    1024;  // x kMaxGemmDepth floats of b: 2 MiB, read row panel by row panel
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t round_up(int64_t a, int64_t unit) { return divide_up(a, unit) * unit; }

@@ -6,7 +6,7 @@
 
 namespace caravan::cpu {
 
-inline constexpr int64_t kMaxGemmDepth = 384;  // of a tile: a panel of `a` fits a level 1 cache
+inline constexpr int64_t kMaxGemmDepth = 512;  // of a tile: a panel of `a` fits a level 1 cache
 inline constexpr int64_t kMaxGemmRows = 14;
 inline constexpr int64_t kMaxGemmColumns = 32;
 // Between packed rows of a, in floats. An odd number of cache lines: rows lie in different sets.

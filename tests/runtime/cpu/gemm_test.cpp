@@ -137,7 +137,7 @@ TEST(Gemm, EdgesOfBlocks) {
     check_product({30, 20, k, false, true, Addend::other});
     check_product({30, 20, k, true, false});
   }
-  for (const int64_t n : {511, 512, 513, 1100}) check_product({17, n, 400, false, false});
+  for (const int64_t n : {1023, 1024, 1025, 2100}) check_product({17, n, 400, false, false});
 }
 
 TEST(Gemm, NothingToDo) {
