@@ -41,11 +41,22 @@ void pack_panel(const GemmKernel& kernel, const Matrix& b, int64_t n, int64_t k,
   pack(source, b.ld, k, columns, panel);
 }
 
-// Rows [first, first + rows) of a, as GemmTile wants them.
-void pack_rows(const Gemm& p, int64_t first, int64_t rows, float* panel) {
+// Rows that lie a multiple of half a page apart compete for few lines of a level 1 cache.
+bool rows_collide(int64_t ld) { return ld % 512 == 0; }
+
+// Gives the tile rows [first, first + its rows) of a: where they are, or a copy in `panel`.
+void set_rows(const Gemm& p, int64_t first, float* panel, GemmTile& tile) {
   const float* source = at(p.a, first, 0);
-  if (p.a.transposed) return p.kernel->pack_rows(source, p.a.ld, p.k, rows, panel);
-  for (int64_t i = 0; i < rows; ++i) {
+  tile.transposed_a = p.a.transposed;
+  tile.a = panel;
+  tile.row_stride = kPackedRowStride;
+  if (p.a.transposed) return p.kernel->pack_rows(source, p.a.ld, p.k, tile.rows, panel);
+  if (!rows_collide(p.a.ld)) {
+    tile.a = source;
+    tile.row_stride = p.a.ld;
+    return;
+  }
+  for (int64_t i = 0; i < tile.rows; ++i) {
     std::copy_n(source + i * p.a.ld, p.k, panel + i * kPackedRowStride);
   }
 }
@@ -53,17 +64,14 @@ void pack_rows(const Gemm& p, int64_t first, int64_t rows, float* panel) {
 void multiply_rows(const Gemm& p, const PackedMatrix& b, int64_t first, float* panel) {
   const GemmKernel& kernel = *p.kernel;
   const int64_t rows = std::min(kernel.rows, p.m - first);
-  pack_rows(p, first, rows, panel);
   GemmTile tile{.rows = rows,
-                .columns = kernel.columns,
                 .depth = p.k,
-                .transposed_a = p.a.transposed,
-                .a = panel,
                 .b = b.panels,
                 .addend = p.addend == nullptr ? nullptr : p.addend + first * p.ld_addend,
                 .ld_addend = p.ld_addend,
                 .c = p.c + first * p.ldc,
                 .ldc = p.ldc};
+  set_rows(p, first, panel, tile);
   const int64_t num_tiles = divide_up(p.n, kernel.columns);
   for (int64_t i = 0; i < num_tiles; ++i) {
     tile.columns = std::min(kernel.columns, p.n - i * kernel.columns);

@@ -1,8 +1,8 @@
 // Matrix products in row-major order. Nothing here knows ops or tensors.
 //
 // The blocking is that of Goto & van de Geijn, "Anatomy of high-performance matrix multiplication"
-// (2008): a block of b is packed once and stays in the last-level cache, panels of a few rows of a are
-// packed where they are used. Sums over k are cut by k alone, so the bits of a result depend
+// (2008): a block of b is packed once and stays in the last-level cache, panels of a few rows of a
+// are packed where they are used. Sums over k are cut by k alone, so the bits of a result depend
 // neither on the number of threads nor on how c is cut.
 #pragma once
 

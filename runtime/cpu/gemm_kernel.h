@@ -9,21 +9,23 @@ namespace caravan::cpu {
 inline constexpr int64_t kMaxGemmDepth = 512;  // of a tile: a panel of `a` fits a level 1 cache
 inline constexpr int64_t kMaxGemmRows = 14;
 inline constexpr int64_t kMaxGemmColumns = 32;
-// Between packed rows of a, in floats. An odd number of cache lines: rows lie in different sets.
+// Between rows of a that are copied for a tile, in floats. An odd number of cache lines: rows lie
+// in different sets of a cache.
 inline constexpr int64_t kPackedRowStride = kMaxGemmDepth + 16;
 
 // c = a b, or c = addend + a b.
 struct GemmTile {
-  int64_t rows;     // 1 to the kernel's
-  int64_t columns;  // 1 to the kernel's
-  int64_t depth;    // 0 to kMaxGemmDepth
-  bool transposed_a;
-  const float* a;       // (rows, kPackedRowStride), or transposed (depth, kernel's rows)
-  const float* b;       // (depth, kernel's columns)
-  const float* addend;  // null: none; may be c
-  int64_t ld_addend;
-  float* c;
-  int64_t ldc;
+  int64_t rows = 0;     // 1 to the kernel's
+  int64_t columns = 0;  // 1 to the kernel's
+  int64_t depth = 0;    // 0 to kMaxGemmDepth
+  bool transposed_a = false;
+  const float* a = nullptr;       // (rows, depth), or transposed and packed (depth, kernel's rows)
+  int64_t row_stride = 0;         // of a that is not transposed
+  const float* b = nullptr;       // (depth, kernel's columns)
+  const float* addend = nullptr;  // null: none; may be c
+  int64_t ld_addend = 0;
+  float* c = nullptr;
+  int64_t ldc = 0;
 };
 
 struct GemmKernel {

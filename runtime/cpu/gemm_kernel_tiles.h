@@ -50,9 +50,36 @@ struct TileSums {
   }
 };
 
-// RowStride and DepthStride: between elements of packed a. Compile-time, so that every broadcast
-// is one load at a fixed distance from one pointer.
-template <int Lanes, int Rows, int64_t RowStride, int64_t DepthStride>
+// Walks over the depths of a, whose rows are `stride` apart. One pointer for three rows: addresses
+// are then a pointer, or that and the stride once or twice, which few registers hold.
+template <int Rows>
+struct StridedRows {
+  static constexpr int kPointers = (Rows + 2) / 3;
+  const float* first[kPointers];
+  int64_t stride;
+
+  explicit StridedRows(const GemmTile& tile) : stride(tile.row_stride) {
+    for (int i = 0; i < kPointers; ++i) first[i] = tile.a + 3 * i * stride;
+  }
+  float row(int i) const { return first[i / 3][i % 3 * stride]; }
+  void next() {
+    asm("" : "+r"(stride));  // or the compiler makes a pointer for each row and spills them
+#pragma GCC unroll 8
+    for (int i = 0; i < kPointers; ++i) ++first[i];
+  }
+};
+
+// The same of a that is packed, transposed.
+template <int MaxRows>
+struct PackedRows {
+  const float* first;
+
+  explicit PackedRows(const GemmTile& tile) : first(tile.a) {}
+  float row(int i) const { return first[i]; }
+  void next() { first += MaxRows; }
+};
+
+template <int Lanes, int Rows, typename RowsOfA>
 void multiply_tile(const GemmTile& tile) {
   using V = typename Vector<Lanes>::type;
   constexpr int kColumns = 2 * Lanes;
@@ -61,41 +88,30 @@ void multiply_tile(const GemmTile& tile) {
     for (int j = 0; j < tile.columns; j += 16) __builtin_prefetch(tile.c + i * tile.ldc + j, 1);
   }
   TileSums<Lanes, Rows> sums{};
-  const float* a = tile.a;
+  RowsOfA a(tile);
   const float* b = tile.b;
-  for (int64_t k = 0; k < tile.depth; ++k, a += DepthStride, b += kColumns) {
+  for (int64_t k = 0; k < tile.depth; ++k, a.next(), b += kColumns) {
     const V b0 = *reinterpret_cast<const V*>(b);
     const V b1 = *reinterpret_cast<const V*>(b + Lanes);
     __builtin_prefetch(b + kAhead);
     if (kColumns > 16) __builtin_prefetch(b + kAhead + 16);
 #pragma GCC unroll 16
     for (int i = 0; i < Rows; ++i) {
-      sums.sum[i][0] += a[i * RowStride] * b0;
-      sums.sum[i][1] += a[i * RowStride] * b1;
+      sums.sum[i][0] += a.row(i) * b0;
+      sums.sum[i][1] += a.row(i) * b1;
     }
   }
   sums.store(tile);
 }
 
-using MultiplyTile = void (*)(const GemmTile&);
-
-// The kernel for exactly `rows`: a tile at the edge computes no rows that nobody wants.
+// The kernel for exactly the rows of the tile: at an edge no row is computed that nobody wants.
 template <int Lanes, int MaxRows, int Rows = MaxRows>
-MultiplyTile tile_for(int64_t rows, bool transposed_a) {
-  if constexpr (Rows > 1) {
-    if (rows < Rows) return tile_for<Lanes, MaxRows, Rows - 1>(rows, transposed_a);
-  }
-  return transposed_a ? multiply_tile<Lanes, Rows, 1, MaxRows>
-                      : multiply_tile<Lanes, Rows, kPackedRowStride, 1>;
-}
-
-template <int Lanes, int MaxRows>
 void multiply_any(const GemmTile& tile) {
-  if (tile.rows == MaxRows) [[likely]] {
-    if (tile.transposed_a) return multiply_tile<Lanes, MaxRows, 1, MaxRows>(tile);
-    return multiply_tile<Lanes, MaxRows, kPackedRowStride, 1>(tile);
+  if constexpr (Rows > 1) {
+    if (tile.rows < Rows) return multiply_any<Lanes, MaxRows, Rows - 1>(tile);
   }
-  tile_for<Lanes, MaxRows>(tile.rows, tile.transposed_a)(tile);
+  if (tile.transposed_a) return multiply_tile<Lanes, Rows, PackedRows<MaxRows>>(tile);
+  multiply_tile<Lanes, Rows, StridedRows<Rows>>(tile);
 }
 
 // The transpose of 8 x 8 floats: pairs of rows, then of pairs, then of quads are interleaved.
