@@ -7,6 +7,7 @@ standard library; `--python` is PyTorch's interpreter.
 import argparse
 import os
 import pathlib
+import sys
 
 import aims
 import scaling
@@ -16,16 +17,25 @@ from report import ROOT, machine_line, output_of, warn_if_busy, write_section
 PARTS = ("speed", "pools", "scaling")
 
 
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--python", required=True, help="an interpreter that has torch")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each side")
+    parser = argparse.ArgumentParser(prog="bench/run.sh", description=__doc__.splitlines()[0])
+    parser.add_argument("--python", default=sys.executable,
+                        help="an interpreter that has torch; run.sh gives it")
+    parser.add_argument("--check", action="store_true", help="only look at the arguments")
+    parser.add_argument("--threads", type=positive, default=2)
+    parser.add_argument("--rounds", type=positive, default=3, help="runs of each side")
     parser.add_argument("--quick", action="store_true",
                         help="one round of one step, fewer sizes, written to build/bench: "
                         "shows that all works, measures nothing")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--cases", type=int, nargs="+", default=[0, 1, 2],
+    parser.add_argument("--cases", type=int, nargs="+", choices=(0, 1, 2), default=[0, 1, 2],
                         help="of speed: 0 quickstart, 1 and 2 the model of 123.6 M parameters")
     parser.add_argument("--results", type=pathlib.Path)
     arguments = parser.parse_args()
@@ -44,6 +54,8 @@ def machine_of(arguments, load):
 
 def main():
     arguments = parse_arguments()
+    if arguments.check:
+        return
     load = os.getloadavg()[0]
     warn_if_busy(load)
     machine = machine_of(arguments, load)

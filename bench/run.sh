@@ -10,6 +10,12 @@ cd "$(dirname "$0")/.."
 
 environment=build/bench-venv
 
+# Said before anything is built or installed: what arguments there are, and which are wrong.
+for argument in "$@"; do
+  case "$argument" in -h | --help) exec python3 bench/compare.py --help ;; esac
+done
+python3 bench/compare.py --check "$@"
+
 # The mark is written last: an environment whose installation broke off is made again.
 make_environment() {
   [ ! -e "$environment/complete" ] || return 0

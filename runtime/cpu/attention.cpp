@@ -118,7 +118,7 @@ void forward_block(const AttentionShape& s, const AttentionBlock& block, const K
       pack({b.query, s.head_dim, true}, rows.count(), s.head_dim, b.packed_query);
   float* out = b.query;
   std::fill_n(out, rows.count() * s.head_dim, 0.0f);
-  std::fill_n(b.largest, rows.count(), kUnseen);
+  std::fill_n(b.largest, rows.count(), kLeastScore);
   std::fill_n(b.sum, rows.count(), 0.0f);
   KeyChunk chunk = rows.chunk_at(rows.first_key());
   for (; chunk.key < rows.last_key(); chunk = rows.chunk_at(chunk.key + chunk.count)) {

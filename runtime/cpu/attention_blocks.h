@@ -13,9 +13,10 @@
 
 namespace caravan::cpu {
 
-// A score that is not seen: its weight is 0 beside any score that is. Finite, so that rows which
-// have not seen a key yet do not make NaN; what they sum up is forgotten with their first key.
+// A score that is not seen. The largest score of a row begins at kLeastScore, so that the weight of
+// what is not seen is 0 from the first chunk on.
 inline constexpr float kUnseen = -1e30f;
+inline constexpr float kLeastScore = -5e29f;
 
 inline constexpr int64_t kKeysPerChunk = 112;  // at most; the causal mask cuts smaller ones
 

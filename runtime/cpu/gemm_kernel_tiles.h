@@ -118,11 +118,14 @@ void multiply_any(const GemmTile& tile) {
 void transpose_8x8(const float* from, int64_t ld, float* to, int64_t ld_to) {
   using V = Vector<8>::type;
   typedef int Mask __attribute__((vector_size(32)));
-  const auto row = [&](int i) { return *reinterpret_cast<const V*>(from + i * ld); };
   V quad[2][4];  // of rows 0-3 and of rows 4-7: columns (0,4), (1,5), (2,6), (3,7)
   for (int half = 0; half < 2; ++half) {
-    const V r0 = row(4 * half), r1 = row(4 * half + 1);
-    const V r2 = row(4 * half + 2), r3 = row(4 * half + 3);
+    // In place: no function returns vectors that the program's instruction set may not have.
+    const float* const first = from + 4 * half * ld;
+    const V r0 = *reinterpret_cast<const V*>(first);
+    const V r1 = *reinterpret_cast<const V*>(first + ld);
+    const V r2 = *reinterpret_cast<const V*>(first + 2 * ld);
+    const V r3 = *reinterpret_cast<const V*>(first + 3 * ld);
     const V low01 = __builtin_shuffle(r0, r1, Mask{0, 8, 1, 9, 4, 12, 5, 13});
     const V high01 = __builtin_shuffle(r0, r1, Mask{2, 10, 3, 11, 6, 14, 7, 15});
     const V low23 = __builtin_shuffle(r2, r3, Mask{0, 8, 1, 9, 4, 12, 5, 13});

@@ -2,6 +2,7 @@
 // chunk are all that is ever held. They lie transposed, (V, tokens): the weight is then the operand
 // that products read as it is, and softmax runs over many tokens at once.
 #include <cmath>
+#include <limits>
 
 #include "runtime/cpu/gemm.h"
 #include "runtime/cpu/kernels.h"

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstdint>
-#include <limits>
 
 namespace caravan::cpu {
 
@@ -31,25 +30,11 @@ inline ExpParts exp_parts(float x) {
   return {p, std::bit_cast<int32_t>(shifted) - std::bit_cast<int32_t>(kRoundToInteger)};
 }
 
-// e^x within 2 ulp. Results below the smallest normal number are 0, beyond the largest infinity;
-// NaN stays NaN.
-inline float fast_exp(float x) {
-  constexpr float kSmallest = -87.33654f;         // ln of the smallest normal number
-  constexpr float kLargest = 88.72283f;           // ln of the largest number
-  float clamped = x < kSmallest ? kSmallest : x;  // in this form NaN passes through
-  clamped = clamped > kLargest ? kLargest : clamped;
-  const ExpParts parts = exp_parts(clamped);
-  // 2^128 and 2^-126 * e^r in two factors, each of which is a normal number.
-  const int32_t half = parts.exponent >> 1;
-  const float y = parts.mantissa * power_of_two(half) * power_of_two(parts.exponent - half);
-  const float bounded = x > kLargest ? std::numeric_limits<float>::infinity() : y;
-  return x < kSmallest ? 0.0f : bounded;
-}
-
-// The same for x <= 88, at two thirds of the cost: softmax takes differences to the largest number.
+// e^x within 2 ulp for x <= 88: softmax takes differences to the largest number. Results below the
+// smallest normal number are 0; NaN stays NaN.
 inline float fast_exp_bounded(float x) {
-  constexpr float kSmallest = -87.33654f;
-  const float clamped = x < kSmallest ? kSmallest : x;
+  constexpr float kSmallest = -87.33654f;               // ln of the smallest normal number
+  const float clamped = x < kSmallest ? kSmallest : x;  // in this form NaN passes through
   const ExpParts parts = exp_parts(clamped);
   const float y = parts.mantissa * power_of_two(parts.exponent);
   return x < kSmallest ? 0.0f : y;
@@ -73,13 +58,6 @@ double blocked_sum(int64_t n, const Term& term) {
     sum += part;
   }
   return sum;
-}
-
-inline float max_of(const float* values, int64_t n) {  // -inf when n == 0; skips NaN
-  float largest = -std::numeric_limits<float>::infinity();
-#pragma omp simd reduction(max : largest)
-  for (int64_t i = 0; i < n; ++i) largest = values[i] > largest ? values[i] : largest;
-  return largest;
 }
 
 }  // namespace caravan::cpu

@@ -1,7 +1,7 @@
 #include "runtime/passes/fuse_add.h"
 
-#include <algorithm>
 #include <array>
+#include <utility>
 
 #include "runtime/storage.h"
 

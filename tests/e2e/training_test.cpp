@@ -51,6 +51,14 @@ TEST_F(Training, MemoryReuseChangesNoBit) {
   EXPECT_EQ(train("reuse"), train("keep", "runtime.keep_all=true"));
 }
 
+// Not even in the middle of a run.
+TEST_F(Training, RecomputationChangesNoBit) {
+  const std::vector<double> kept = train("kept", "runtime.recompute=none");
+  EXPECT_EQ(kept, train("again", "runtime.recompute=auto"));
+  train("switched", "runtime.recompute=none train.max_steps=3");
+  EXPECT_EQ(kept, train("switched", "runtime.recompute=auto"));
+}
+
 TEST_F(Training, OverlapAndBucketsChangeNoBit) {
   const std::string zero = "parallel.zero=1";
   const std::vector<double> overlapped = train("overlap", zero, 2);

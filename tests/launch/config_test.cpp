@@ -201,6 +201,7 @@ TEST(Config, RoundTrips) {
       {},
       {"output_dir=\"a b: 'c'\"", "train.seed=123456789", "optimizer.learning_rate=3.3e-7"},
       {"runtime={memory_limit: 1.5GiB, threads: 3, keep_all: true, overlap: false}"},
+      {"runtime.recompute=none"},
       {"data.train=[{path: \"1\", weight: 0.1}, {path: \"true\"}]", "data.validation=v",
        "train.eval_steps=3"},
       {"checkpoint.resume_from_checkpoint=\"auto\"", "log.report_to=[]", "model.vocab_size=77"},

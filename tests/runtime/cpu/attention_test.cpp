@@ -1,3 +1,4 @@
+#include <cmath>
 #include <limits>
 
 #include "runtime/error.h"
@@ -93,6 +94,26 @@ TEST(CpuAttention, UnseenKeysDoNotMatter) {
   for (int64_t i = 64 * 16; i < 96 * 16; ++i) in.k.at(i) = in.v.at(i) = -1e30f;
   const auto after = run();
   for (int64_t i = 32 * 32; i < 64 * 32; ++i) ASSERT_EQ(before[0].at(i), after[0].at(i)) << i;
+}
+
+// Sums over other documents would overflow.
+TEST(CpuAttention, HugeUnseenValuesDoNotMatter) {
+  const Geometry g{1, 96, 2, 1, 16};
+  Tensors in = make(g, 32);
+  for (int64_t i = 0; i < 32 * 16; ++i) in.v.at(i) = 3e38f;
+  const auto made = run_kernel(Attention{g.head_dim, g.sequence_len},
+                               {{in.q, in.k, in.v, in.document_start}, {in.q.shape, {96, 2}}}, 1);
+  for (int64_t i = 32 * 32; i < made[0].size(); ++i) ASSERT_TRUE(std::isfinite(made[0].at(i))) << i;
+}
+
+// Nothing that a token sees has a weight: no number, rather than what it does not see.
+TEST(CpuAttention, InfinitelyUnlikelyKeys) {
+  Tensors in = make({1, 40, 1, 1, 1}, 0);
+  for (int64_t i = 0; i < 40; ++i) in.q.at(i) = 1.0f;
+  for (int64_t i = 0; i < 2; ++i) in.k.at(i) = -std::numeric_limits<float>::infinity();
+  const auto made = run_kernel(Attention{1, 40},
+                               {{in.q, in.k, in.v, in.document_start}, {in.q.shape, {40, 1}}}, 1);
+  for (int64_t i = 0; i < 40; ++i) EXPECT_EQ(std::isnan(made[0].at(i)), i < 2) << i;
 }
 
 TEST(CpuAttention, TokensThatAreNoSequences) {

@@ -49,6 +49,9 @@ HostTensors results_of(const Graph& graph) {
   return run_on_ranks({{"model", graph}}, Mesh{}, {}, [&](ProgramRunner& runner) {
     runner.set("x", normal_tensor({6, 4}, 1));
     runner.set("head", normal_tensor({5, 4}, 2));
+    if (graph.find("second_head") != ValueId::none) {
+      runner.set("second_head", normal_tensor({5, 4}, 3));
+    }
     runner.run("model", {{"targets", int_tensor({0, 1, 2, -1, 4, 0})}});
     for (const auto& [name, id] : graph.outputs) runner.record_output(name, "model", name);
   });
@@ -79,6 +82,24 @@ TEST(MergeLoss, KeepsALossWhoseGradientDependsOnIt) {
   }
   verify(graph, "test");
   EXPECT_EQ(count_losses(merge_loss(graph)), 1);
+}
+
+// Both losses' gradients read one dloss_sum; with equal heads even the two losses are alike.
+TEST(MergeLoss, MergesEachOfTwoLosses) {
+  for (const bool alike : {false, true}) {
+    Model model = small_model();
+    Builder b(model.graph);
+    const Val x = model.graph.find("x"), targets = model.graph.find("targets");
+    const Val head = alike ? model.graph.find("head") : b.parameter("second_head", {5, 4}, {});
+    model.loss = b.add(model.loss, b.linear_cross_entropy(x, head, targets)[0]);
+    const Graph before = differentiated(model, model.loss);
+    const Graph after = merge_loss(before);
+    verify(after, "merge_loss");
+    EXPECT_EQ(count_losses(before), 2);
+    EXPECT_EQ(count_losses(after), 0);
+    EXPECT_EQ(after.nodes.size(), before.nodes.size() - 2);
+    EXPECT_EQ(results_of(before), results_of(after));
+  }
 }
 
 }  // namespace
