@@ -85,17 +85,7 @@ void add_values(const AttentionShape& s, const BlockRows& rows, const KeyChunk& 
 #pragma omp simd
     for (int64_t i = 0; i < s.head_dim; ++i) out[r * s.head_dim + i] *= b.factor[r];
   }
-  const PackedMatrix packed =
-      pack({values, s.key_width()}, s.head_dim, chunk.count, b.packed_values);
-  gemm_packed({.m = rows.count() - first,
-               .n = s.head_dim,
-               .k = chunk.count,
-               .a = {b.scores + first, rows.count(), true},
-               .addend = out + first * s.head_dim,
-               .ld_addend = s.head_dim,
-               .c = out + first * s.head_dim,
-               .ldc = s.head_dim},
-              packed, b.panel);
+  add_to_rows(s, rows, chunk, b.scores, {values, b.packed_values}, out, b.panel);
 }
 
 void finish(const AttentionShape& s, const BlockRows& rows, const Buffers& b, float* out,
@@ -123,13 +113,7 @@ void forward_block(const AttentionShape& s, const AttentionBlock& block, const K
   KeyChunk chunk = rows.chunk_at(rows.first_key());
   for (; chunk.key < rows.last_key(); chunk = rows.chunk_at(chunk.key + chunk.count)) {
     const int64_t offset = rows.key_offset(chunk.key);
-    gemm_packed({.m = chunk.count,
-                 .n = rows.count() - chunk.first_row,
-                 .k = s.head_dim,
-                 .a = {args.inputs[1].as<float>() + offset, s.key_width()},
-                 .c = b.scores + chunk.first_row,
-                 .ldc = rows.count()},
-                part_of(queries, 0, chunk.first_row), b.panel);
+    multiply_keys(s, rows, chunk, args.inputs[1].as<float>() + offset, queries, b.scores, b.panel);
     rows.hide_unseen(chunk, kUnseen, b.scores);
     softmax(chunk, rows.count(), b);
     add_values(s, rows, chunk, args.inputs[2].as<float>() + offset, b, out);

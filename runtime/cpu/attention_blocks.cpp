@@ -111,4 +111,30 @@ void BlockRows::hide_unseen(const KeyChunk& chunk, float hidden, float* scores) 
   }
 }
 
+void multiply_keys(const AttentionShape& s, const BlockRows& rows, const KeyChunk& chunk,
+                   const float* keys, const PackedMatrix& transposed_rows, float* scores,
+                   float* panel) {
+  gemm_packed({.m = chunk.count,
+               .n = rows.count() - chunk.first_row,
+               .k = s.head_dim,
+               .a = {keys, s.key_width()},
+               .c = scores + chunk.first_row,
+               .ldc = rows.count()},
+              part_of(transposed_rows, 0, chunk.first_row), panel);
+}
+
+void add_to_rows(const AttentionShape& s, const BlockRows& rows, const KeyChunk& chunk,
+                 const float* scores, const ChunkOperand& operand, float* sums, float* panel) {
+  float* const first = sums + chunk.first_row * s.head_dim;
+  gemm_packed({.m = rows.count() - chunk.first_row,
+               .n = s.head_dim,
+               .k = chunk.count,
+               .a = {scores + chunk.first_row, rows.count(), true},
+               .addend = first,
+               .ld_addend = s.head_dim,
+               .c = first,
+               .ldc = s.head_dim},
+              pack({operand.data, s.key_width()}, s.head_dim, chunk.count, operand.packed), panel);
+}
+
 }  // namespace caravan::cpu

@@ -90,4 +90,19 @@ class BlockRows {
   const int32_t* start_;  // of the document of each row
 };
 
+// scores (keys of the chunk, R) = keys (n,h) x transposed_rows (h,R), from the chunk's first row
+// on.
+void multiply_keys(const AttentionShape& shape, const BlockRows& rows, const KeyChunk& chunk,
+                   const float* keys, const PackedMatrix& transposed_rows, float* scores,
+                   float* panel);
+
+// Keys or values of a chunk, (n,h), and where they can be packed.
+struct ChunkOperand {
+  const float* data;
+  float* packed;  // packed_floats(h, kKeysPerChunk)
+};
+// sums (R,h) += scores^T (R,n) x operand (n,h), from the chunk's first row on.
+void add_to_rows(const AttentionShape& shape, const BlockRows& rows, const KeyChunk& chunk,
+                 const float* scores, const ChunkOperand& operand, float* sums, float* panel);
+
 }  // namespace caravan::cpu

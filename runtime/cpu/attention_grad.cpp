@@ -134,19 +134,6 @@ void softmax_gradient(const KeyChunk& chunk, int64_t num_rows, const Buffers& b)
   }
 }
 
-// (keys,h) x (h,R) -> (keys,R)
-void multiply_keys(const AttentionShape& s, const BlockRows& rows, const KeyChunk& chunk,
-                   const float* keys, const PackedMatrix& transposed_rows, float* scores,
-                   float* panel) {
-  gemm_packed({.m = chunk.count,
-               .n = rows.count() - chunk.first_row,
-               .k = s.head_dim,
-               .a = {keys, s.key_width()},
-               .c = scores + chunk.first_row,
-               .ldc = rows.count()},
-              part_of(transposed_rows, 0, chunk.first_row), panel);
-}
-
 // keys (n,h) += scores (n,R) x (R,h)
 void add_to_keys(const AttentionShape& s, const BlockRows& rows, const KeyChunk& chunk,
                  const float* scores, const PackedMatrix& packed_rows, float* keys, float* panel) {
@@ -159,21 +146,6 @@ void add_to_keys(const AttentionShape& s, const BlockRows& rows, const KeyChunk&
                .c = keys,
                .ldc = s.key_width()},
               part_of(packed_rows, chunk.first_row, 0), panel);
-}
-
-// dquery (R,h) += dscores^T (R,n) x keys (n,h)
-void add_to_query(const AttentionShape& s, const BlockRows& rows, const KeyChunk& chunk,
-                  const float* keys, const Buffers& b) {
-  float* dquery = b.dquery + chunk.first_row * s.head_dim;
-  gemm_packed({.m = rows.count() - chunk.first_row,
-               .n = s.head_dim,
-               .k = chunk.count,
-               .a = {b.dscores + chunk.first_row, rows.count(), true},
-               .addend = dquery,
-               .ld_addend = s.head_dim,
-               .c = dquery,
-               .ldc = s.head_dim},
-              pack({keys, s.key_width()}, s.head_dim, chunk.count, b.packed_keys), b.panel);
 }
 
 void backward_block(const AttentionShape& s, const AttentionBlock& block, const Tensors& tensors,
@@ -195,7 +167,7 @@ void backward_block(const AttentionShape& s, const AttentionBlock& block, const 
     softmax_gradient(chunk, rows.count(), b);
     add_to_keys(s, rows, chunk, b.weights, dout.plain, tensors.dv + at, b.panel);
     add_to_keys(s, rows, chunk, b.dscores, query.plain, tensors.dk + at, b.panel);
-    add_to_query(s, rows, chunk, tensors.k + at, b);
+    add_to_rows(s, rows, chunk, b.dscores, {tensors.k + at, b.packed_keys}, b.dquery, b.panel);
   }
   rows.scatter(b.dquery, scale, tensors.dq);
 }

@@ -33,13 +33,13 @@ struct GemmKernel {
   int64_t rows;
   int64_t columns;
   void (*multiply)(const GemmTile& tile);
-  // source, stored (depth, rows) with rows `ld` apart -> panel of a, transposed
-  void (*pack_rows)(const float* source, int64_t ld, int64_t depth, int64_t rows, float* panel);
   // source (depth, columns), rows `ld` apart -> panel (depth, kernel's columns). Columns beyond
   // the number that there is become zero.
   void (*pack_columns)(const float* source, int64_t ld, int64_t depth, int64_t columns,
                        float* panel);
-  // The same of a source that is stored (columns, depth).
+  // The same for a transposed a: source (depth, rows) -> panel (depth, kernel's rows).
+  void (*pack_rows)(const float* source, int64_t ld, int64_t depth, int64_t rows, float* panel);
+  // The same as pack_columns of a source that is stored (columns, depth).
   void (*pack_transposed)(const float* source, int64_t ld, int64_t depth, int64_t columns,
                           float* panel);
 };

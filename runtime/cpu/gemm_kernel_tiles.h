@@ -144,21 +144,8 @@ void transpose_8x8(const float* from, int64_t ld, float* to, int64_t ld_to) {
 }
 
 // Runs of a size that the compiler knows: calls of memmove took a tenth of a product's time.
-template <int Rows>
-void pack_rows(const float* source, int64_t ld, int64_t depth, int64_t rows, float* panel) {
-  if (rows == Rows) {
-    for (int64_t k = 0; k < depth; ++k) {
-      __builtin_memcpy(panel + k * Rows, source + k * ld, Rows * sizeof(float));
-    }
-    return;
-  }
-  for (int64_t k = 0; k < depth; ++k) {
-    for (int64_t i = 0; i < rows; ++i) panel[k * Rows + i] = source[k * ld + i];
-  }
-}
-
 template <int Columns>
-void pack_columns(const float* source, int64_t ld, int64_t depth, int64_t columns, float* panel) {
+void pack_runs(const float* source, int64_t ld, int64_t depth, int64_t columns, float* panel) {
   if (columns == Columns) {
     for (int64_t k = 0; k < depth; ++k) {
       __builtin_memcpy(panel + k * Columns, source + k * ld, Columns * sizeof(float));
@@ -200,8 +187,8 @@ constexpr GemmKernel make_gemm_kernel(const char* name) {
           .rows = MaxRows,
           .columns = kColumns,
           .multiply = multiply_any<Lanes, MaxRows>,
-          .pack_rows = pack_rows<MaxRows>,
-          .pack_columns = pack_columns<kColumns>,
+          .pack_columns = pack_runs<kColumns>,
+          .pack_rows = pack_runs<MaxRows>,
           .pack_transposed = pack_transposed<kColumns>};
 }
 
