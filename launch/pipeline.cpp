@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "models/llama.h"
+#include "models/model.h"
 #include "optim/optimizer.h"
 #include "parallel/bucket.h"
 #include "parallel/parallelize.h"
@@ -90,7 +90,7 @@ class Pipeline {
     const int64_t replicas = mesh_.size(Axis::dp) * mesh_.size(Axis::ep);
     const BatchInputs batch =
         declare_batch(b, config_.train.micro_batch_size * replicas, config_.data.sequence_len);
-    return llama_loss(b, config_.model, batch);
+    return model_loss(b, config_.model, batch, {});
   }
 
   void append_optimizer(Graph& graph, ProgramKind kind, const MicroBatchResult& result) const {

@@ -87,17 +87,8 @@ Val block(const Context& c, Val x, int layer) {
 
 }  // namespace
 
-BatchInputs declare_batch(Builder& b, int64_t num_sequences, int64_t sequence_len) {
-  const Shape tokens = {num_sequences * sequence_len};
-  const Placement by_token = Placement{}.with(Axis::dp, shard(0)).with(Axis::ep, shard(0));
-  const auto declare = [&](const char* name) {
-    return b.input(name, tokens, DType::i32, by_token);
-  };
-  return {declare("input_ids"), declare("targets"), declare("positions"), declare("document_start"),
-          sequence_len};
-}
-
-LossSums llama_loss(Builder& b, const ModelConfig& config, const BatchInputs& batch) {
+LossSums llama_loss(Builder& b, const ModelConfig& config, const BatchInputs& batch,
+                    const ModelOptions&) {
   const Context c{b, config, batch};
   const Val embedding =
       weight(c, "model.embed_tokens", config.vocab_size, config.hidden_size, {});  // (V, D)

@@ -48,6 +48,12 @@ Val Builder::linear(Val x, Val weight, Val bias) {
   return bias == Val::none ? y : one(AddBias{}, {y, bias});
 }
 
+std::vector<Val> Builder::route(Val logits, Val bias, const Route& op) {
+  std::vector<Val> inputs = {logits};
+  if (bias != Val::none) inputs.push_back(bias);
+  return emit(op, inputs);
+}
+
 std::vector<Val> Builder::emit(Op op, std::vector<Val> inputs) {
   std::vector<Val> outputs;
   for (TensorSpec& spec : infer(op, specs_of(graph_, inputs))) {

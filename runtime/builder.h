@@ -66,12 +66,27 @@ class Builder {
   Val rms_norm(Val x, Val weight, float eps) { return emit(RmsNorm{eps}, {x, weight})[0]; }
   // x (T,n*h), positions (T) -> (T,n*h)
   Val rope(Val x, Val positions, const Rope& op) { return one(op, {x, positions}); }
+  // x (T,n*h) -> (T,n*h)
+  Val head_norm(Val x, const HeadNorm& op) { return emit(op, {x})[0]; }
+  // x (T,N), positions (T) -> (T,N)
+  Val temperature_scale(Val x, Val positions, const TemperatureScale& op) {
+    return one(op, {x, positions});
+  }
+  // document_start (T) -> (T)
+  Val chunk_start(Val document_start, const ChunkStart& op) { return one(op, {document_start}); }
   // q (T,H*h), k, v (T,KV*h), document_start (T) -> (T,H*h)
   Val attention(Val q, Val k, Val v, Val document_start, Attention op) {
     return emit(op, {q, k, v, document_start})[0];
   }
   // gate, up (T,I) -> (T,I)
   Val swiglu(Val gate, Val up) { return one(SwiGlu{}, {gate, up}); }
+  // logits (T,E), bias (E) or Val::none -> experts (T,k) i32, scores (T,k), load (E)
+  std::vector<Val> route(Val logits, Val bias, const Route& op);
+  // x (T,D), scores (T,k), experts (T,k), gate, up (E,D,F), down (E,F,D) -> out (T,D),
+  // dropped (), further () and what the gradient needs
+  std::vector<Val> experts(const std::vector<Val>& inputs, const Experts& op) {
+    return emit(op, inputs);
+  }
   // -> loss_sum (), num_valid ()
   std::vector<Val> linear_cross_entropy(Val x, Val weight, Val targets) {
     return emit(LinearCrossEntropy{}, {x, weight, targets});

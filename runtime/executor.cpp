@@ -102,9 +102,11 @@ void Executor::bind(size_t i, int64_t num_communication) {
 
 TensorView Executor::view(ValueId id) const {
   const Value& value = program_.graph.value(id);
+  const Box box = local_box(value.global_shape, value.placement, mesh_);
   return {.data = arena_.at(program_.plan.locations[index(id)], mesh_),
-          .shape = local_box(value.global_shape, value.placement, mesh_).extent,
-          .dtype = value.dtype};
+          .shape = box.extent,
+          .dtype = value.dtype,
+          .offset = box.offset};
 }
 
 const TensorView& Executor::input(std::string_view name) const {

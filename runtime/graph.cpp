@@ -63,6 +63,12 @@ struct AliasesOf {
   std::vector<Alias> operator()(const Accumulate&) const { return {{0, 0}}; }
   std::vector<Alias> operator()(const AdamW&) const { return {{0, 0}, {1, 2}, {2, 3}}; }
   std::vector<Alias> operator()(const AllReduce&) const { return each(); }
+  std::vector<Alias> operator()(const AllReduceMax&) const { return each(); }
+  std::vector<Alias> operator()(const UpdateRouterBias&) const { return {{0, 0}}; }
+  std::vector<Alias> operator()(const DispatchGrad& op) const {
+    if (!op.adds_in_place) return {};
+    return {{0, 6}, {1, 7}};
+  }
   std::vector<Alias> operator()(const Slice& op) const {
     if (op.dim != 0) return {};
     return {{0, 0, Alias::Kind::slice}};
@@ -112,6 +118,10 @@ std::string dump_node(const Graph& graph, const Node& node) {
             *out += value_type(graph.value(id));
           });
   if (node.stream == Stream::communication) line += " @communication";
+  if (node.repeat >= 0) {
+    const Repeat& repeat = graph.repeats[static_cast<size_t>(node.repeat)];
+    line += absl::StrFormat(" @repeat(%d, %s)", node.repeat, value_label(graph, repeat.count));
+  }
   if (!node.scope.empty()) line += "  # " + node.scope;
   return line;
 }

@@ -56,6 +56,14 @@ struct Node {
   Stream stream = Stream::compute;
   int layer = -1;          // of the model, -1 outside the layers
   std::string scope = {};  // where the builder stood: "layers.3.attention"
+  int repeat = -1;         // index into Graph::repeats, -1: runs once
+};
+
+// Nodes that run one after another as often as a scalar says that is there before the first of
+// them: not at all, or several times. What they pass on to the next time or to nodes behind them
+// is written in place of something that was there before.
+struct Repeat {
+  ValueId count = ValueId::none;  // () f32
 };
 
 // An output that lies in the storage of an input.
@@ -76,6 +84,7 @@ struct Graph {
   std::vector<std::pair<std::string, ValueId>> outputs;  // read by the caller after each run
   std::vector<std::pair<ValueId, ValueId>> updates;      // persistent value, what it becomes
   std::vector<std::vector<ValueId>> contiguous;          // values that lie one after another
+  std::vector<Repeat> repeats;
 
   const Value& value(ValueId id) const { return values[index(id)]; }
   Value& value(ValueId id) { return values[index(id)]; }

@@ -3,7 +3,8 @@
 // An op is a struct of attributes that never change from step to step and never depend on how a
 // tensor is sharded; sizes are read from the shapes. Shapes in comments are logical:
 //   T tokens of the batch (sequences one after another), D hidden, V vocabulary, H query heads,
-//   KV key/value heads, h head width, I MLP width, () a scalar.
+//   KV key/value heads, h head width, I MLP width, () a scalar; of mixtures of experts: E experts,
+//   k of them per token, F width of an expert, S rows that a pass takes.
 // Each question about an op is an overload set, one overload per struct (runtime/ops/rules.h:
 // infer, backward, shard, cost; a backend: run). A missing answer does not compile or link.
 #pragma once
@@ -45,6 +46,14 @@ struct RmsNormGrad {  // x (T,D), weight (D), rstd (T), dy (T,D) -> dx (T,D), dw
   Addend addend = Addend::none;
 };
 
+struct HeadNorm {  // x (T,n*h) -> y (T,n*h), rstd (T,n): every head by itself, without a weight
+  int64_t head_dim;
+  float eps;
+};
+struct HeadNormGrad {  // x (T,n*h), rstd (T,n), dy (T,n*h) -> dx (T,n*h)
+  int64_t head_dim;
+};
+
 // --- attention -------------------------------------------------------------------------------
 struct RopeScaling {  // llama3 (Llama 3.1): long wavelengths are divided by `factor`
   double factor = 8.0;
@@ -57,7 +66,19 @@ struct Rope {  // x (T,n*h), positions (T) i32 -> (T,n*h); pairs (i, i + h/2) of
   int64_t head_dim;
   double theta;
   std::optional<RopeScaling> scaling;
-  bool inverse = false;  // rotates back: the gradient
+  bool interleaved = false;  // pairs (2i, 2i + 1) rotate instead
+  bool inverse = false;      // rotates back: the gradient
+};
+// Scales queries by how far back they can look (Llama 4, layers without rope):
+//   y = x * (1 + attn_scale * ln(1 + floor((position + 1) / floor_scale)))
+struct TemperatureScale {  // x (T,N), positions (T) i32 -> (T,N)
+  double floor_scale;
+  double attn_scale;
+};
+// Documents cut into chunks that do not see each other: what Attention takes as document_start.
+struct ChunkStart {  // document_start (T) i32 -> (T) i32
+  int64_t chunk;
+  int64_t sequence_len;
 };
 // Causal attention inside sequences of `sequence_len` consecutive tokens. Query i sees key j when
 // document_start[i] <= j <= i, both counted inside the sequence. Never holds T x T.
@@ -83,6 +104,72 @@ struct LinearCrossEntropy {};      // x (T,D), weight (V,D), targets (T) i32
 struct LinearCrossEntropyGrad {};  // x, weight, targets, dloss_sum () -> loss_sum, num_valid,
                                    //   dx (T,D), dweight (V,D): everything in one pass
 
+// --- mixture of experts ------------------------------------------------------------------------
+// Experts work on a bounded buffer of S rows: `per_sequence` for every `sequence_len` tokens.
+struct Slots {
+  int64_t sequence_len;
+  int64_t per_sequence;
+  // Each expert has S / E rows and drops what does not fit. Otherwise what does not fit into one
+  // pass goes through the same rows in further passes, and nothing is lost.
+  bool drops = false;
+};
+// Scores are sigmoids of the logits of the picked experts. The bias only takes part in picking.
+// The gradient adds two terms that are no part of the loss that is shown: the balance loss of each
+// sequence, and the square of log-sum-exp (z-loss), each of them times its number of tokens.
+struct Route {  // logits (T,E) [, bias (E)] -> experts (T,k) i32, scores (T,k), load (E) f32 counts
+  int64_t top_k;
+  float aux_loss_coef = 0;
+  float z_loss_coef = 0;
+  int64_t sequence_len = 1;
+};
+struct RouteGrad {  // logits (T,E), experts (T,k) i32, dscores (T,k) -> dlogits (T,E)
+  float aux_loss_coef = 0;
+  float z_loss_coef = 0;
+  int64_t sequence_len = 1;
+};
+// out[t] = sum over its experts e: down_e(silu(gate_e(s x)) * up_e(s x)), s the score. A model and
+// autodiff know these two; expand_experts makes the ops below of them.
+struct Experts {  // x (T,D), scores (T,k), experts (T,k) i32, gate, up (E,D,F), down (E,F,D)
+  Slots slots;    //   -> out (T,D), dropped (), further (): passes after the first, and what the
+};                //   gradient needs: order (T*k) i32, ends (E) i32, rows (S,D), counts (E) i32,
+                  //   gate_rows, up_rows (S,F)
+struct ExpertsGrad {  // x, scores, gate, up, down, further, order, ends, rows, counts, gate_rows,
+  Slots slots;        //   up_rows, dout (T,D) -> dx, dscores (T,k), dgate, dup, ddown
+};
+
+// What experts become after parallelize; `axis`: along which they are dealt out, if any.
+// Sorts what is picked by expert. order: numbers t*k + j; ends: where each expert's end in it.
+struct Assign {  // experts (T,k) i32 -> order (T*k) i32, ends (E) i32, further (), dropped ()
+  Slots slots;
+  int64_t num_experts;
+  std::optional<Axis> axis;
+};
+// Row i of a pass: x of the i-th token in order, times its score if `weighted`. Rows for the
+// experts of one rank follow one another; counts (E): how many there are for each expert.
+struct Dispatch {  // x (T,D), scores (T,k), order, ends, pass () -> rows (S,D), counts (E) i32
+  Slots slots;
+  bool weighted;
+  std::optional<Axis> axis;
+};
+struct DispatchGrad {  // x, scores, order, ends, pass, drows (S,D) [, dx, dscores] -> dx, dscores
+  bool adds_in_place;  // to the last two inputs
+  std::optional<Axis> axis;
+};
+struct Combine {  // rows (S,D), order (T*k), ends, pass () [, addend] -> (T,D): sums by token
+  int64_t top_k;
+  std::optional<Axis> axis;
+  Addend addend = Addend::none;
+};
+// Rows by expert: those of the first rank that sent any, of the second, ...; counts (ranks * E).
+struct GroupedMatMul {  // rows (S,K), weights (E,K,N), counts [, addend (S,N)] -> (S,N)
+  bool transpose_b;     // weights (E,N,K)
+  Addend addend = Addend::none;
+};
+struct GroupedMatMulGrad {  // rows (S,K), dy (S,N), counts [, addend] -> dweights (E,K,N)
+  int64_t num_experts;      // of this rank
+  Addend addend = Addend::none;
+};
+
 // --- scalars ---------------------------------------------------------------------------------
 struct Fill {  // -> ()
   float value;
@@ -107,6 +194,13 @@ struct AdamW {  // param, grad, m, v of one shape, scale (), learning_rate (), s
   float weight_decay;
 };
 
+// The bias of experts with more than the mean load falls, that of others rises (Wang et al.,
+// "Auxiliary-loss-free load balancing strategy for mixture-of-experts"). Like AdamW, it changes
+// nothing where scale is not finite.
+struct UpdateRouterBias {  // bias (E), load (E), scale () -> bias, in place
+  float rate;
+};
+
 // --- collectives: inserted by parallelize, never by a model --------------------------------------
 struct AllReduce {  // any number of values -> their sums over the axis, each in place
   Axis axis;
@@ -125,21 +219,39 @@ struct AllToAll {  // shard along from_dim -> shard along to_dim
   int from_dim;
   int to_dim;
 };
+struct AllReduceMax {  // value () -> the largest of the axis, in place
+  Axis axis;
+};
+// Rows (S,D) in the order of experts, to the ranks that have these experts; counts (E) tells how
+// many for each, and becomes how many came from each rank for each expert that this one has.
+struct ExchangeRows {  // rows, counts -> rows, counts
+  Axis axis;
+};
+struct ReturnRows {  // rows, counts sent, counts received -> rows (S,D) as they were sent
+  Axis axis;
+};
 struct Slice {  // whole -> this rank's shard along dim; along dim 0 it is a view of the whole
   Axis axis;
   int dim;
 };
 
-using Op = std::variant<Embedding, EmbeddingGrad, MatMul, AddBias, SumRows, RmsNorm, RmsNormGrad,
-                        Rope, Attention, AttentionGrad, SwiGlu, SwiGluGrad, Add, LinearCrossEntropy,
-                        LinearCrossEntropyGrad, Fill, Divide, Accumulate, SquaredNorm, ClipScale,
-                        AdamW, AllReduce, AllGather, ReduceScatter, AllToAll, Slice>;
+using Op =
+    std::variant<Embedding, EmbeddingGrad, MatMul, AddBias, SumRows, RmsNorm, RmsNormGrad, Rope,
+                 Attention, AttentionGrad, SwiGlu, SwiGluGrad, Add, LinearCrossEntropy,
+                 LinearCrossEntropyGrad, Fill, Divide, Accumulate, SquaredNorm, ClipScale, AdamW,
+                 AllReduce, AllGather, ReduceScatter, AllToAll, Slice, HeadNorm, HeadNormGrad,
+                 TemperatureScale, ChunkStart, Route, RouteGrad, Experts, ExpertsGrad, Assign,
+                 Dispatch, DispatchGrad, Combine, GroupedMatMul, GroupedMatMulGrad,
+                 UpdateRouterBias, AllReduceMax, ExchangeRows, ReturnRows>;
 
 std::string_view name(const Op& op);    // "rms_norm"
 std::string_view family(const Op& op);  // "norm": the file that has its rules and kernels
 std::string attributes(const Op& op);   // "eps=1e-05", "" when there are none
 Addend addend(const Op& op);            // none also for ops that cannot have one
-std::optional<Axis> collective_axis(const Op& op);  // of collectives and of Slice
-bool is_collective(const Op& op);                   // moves data between ranks; Slice does not
+// Of collectives, and of ops that only ask for their place on it: Slice, and those of experts.
+std::optional<Axis> collective_axis(const Op& op);
+bool is_collective(const Op& op);  // moves data between ranks
+// What a pass inserts after parallelize: has neither a gradient nor a placement rule.
+bool is_placed_already(const Op& op);
 
 }  // namespace caravan

@@ -24,9 +24,15 @@ void run(const SumRows& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const RmsNorm& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const RmsNormGrad& op, const KernelArgs& args, const CpuThreads& threads);
 
+void run(const HeadNorm& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const HeadNormGrad& op, const KernelArgs& args, const CpuThreads& threads);
+
 void run(const Rope& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const Attention& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const AttentionGrad& op, const KernelArgs& args, const CpuThreads& threads);
+
+void run(const TemperatureScale& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const ChunkStart& op, const KernelArgs& args, const CpuThreads& threads);
 
 void run(const SwiGlu& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const SwiGluGrad& op, const KernelArgs& args, const CpuThreads& threads);
@@ -35,6 +41,17 @@ void run(const Add& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const LinearCrossEntropy& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const LinearCrossEntropyGrad& op, const KernelArgs& args, const CpuThreads& threads);
 
+void run(const Route& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const RouteGrad& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const Experts& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const ExpertsGrad& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const Assign& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const Dispatch& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const DispatchGrad& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const Combine& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const GroupedMatMul& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const GroupedMatMulGrad& op, const KernelArgs& args, const CpuThreads& threads);
+
 void run(const Fill& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const Divide& op, const KernelArgs& args, const CpuThreads& threads);
 
@@ -42,12 +59,16 @@ void run(const Accumulate& op, const KernelArgs& args, const CpuThreads& threads
 void run(const SquaredNorm& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const ClipScale& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const AdamW& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const UpdateRouterBias& op, const KernelArgs& args, const CpuThreads& threads);
 
 // Collectives use the calling thread only: they may be on the communication thread.
 void run(const AllReduce& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const AllGather& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const ReduceScatter& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const AllToAll& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const AllReduceMax& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const ExchangeRows& op, const KernelArgs& args, const CpuThreads& threads);
+void run(const ReturnRows& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const Slice& op, const KernelArgs& args, const CpuThreads& threads);
 
 // The values to add to the first output, or null; in place they are the output itself.

@@ -6,6 +6,7 @@
 #include "runtime/cpu/row_chunks.h"
 #include "runtime/cpu/scratch.h"
 #include "runtime/cpu/simd.h"
+#include "runtime/error.h"
 
 namespace caravan::cpu {
 
@@ -82,6 +83,13 @@ void run(const RmsNormGrad& op, const KernelArgs& args, const CpuThreads& thread
     }
   });
   sum_partials(partials, chunks.count, width, args.outputs[1].as<float>(), threads);
+}
+
+void run(const HeadNorm&, const KernelArgs&, const CpuThreads&) {
+  throw internal_error("[HeadNorm] has no kernel yet");
+}
+void run(const HeadNormGrad&, const KernelArgs&, const CpuThreads&) {
+  throw internal_error("[HeadNormGrad] has no kernel yet");
 }
 
 }  // namespace caravan::cpu

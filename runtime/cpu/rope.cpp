@@ -4,6 +4,7 @@
 
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/scratch.h"
+#include "runtime/error.h"
 
 namespace caravan::cpu {
 namespace {
@@ -110,6 +111,13 @@ void run(const Rope& op, const KernelArgs& args, const CpuThreads& threads) {
       }
     }
   });
+}
+
+void run(const TemperatureScale&, const KernelArgs&, const CpuThreads&) {
+  throw internal_error("[TemperatureScale] has no kernel yet");
+}
+void run(const ChunkStart&, const KernelArgs&, const CpuThreads&) {
+  throw internal_error("[ChunkStart] has no kernel yet");
 }
 
 }  // namespace caravan::cpu

@@ -49,6 +49,38 @@ Cost cost(const Rope&, Specs in, Specs out) {
   return streaming(3.0 * static_cast<double>(num_elements(in[0].shape)), in, out);
 }
 
+TensorSpecs infer(const TemperatureScale&, Specs in, int) {
+  expect_count("temperature_scale", in, 2);
+  expect(
+      in[0].shape.size() == 2 && in[1].shape == Shape{in[0].shape[0]} && in[1].dtype == DType::i32,
+      "temperature_scale", in, "x must be (T,N), positions (T) i32");
+  return {in[0]};
+}
+
+Gradients backward(const TemperatureScale& op, const BackwardContext& c) {
+  return {c.builder.temperature_scale(c.output_gradients[0], c.inputs[1], op), ValueId::none};
+}
+
+ShardRule shard(const TemperatureScale&, AxisPlacements in) { return shard(Rope{}, in); }
+
+Cost cost(const TemperatureScale&, Specs in, Specs out) {
+  return streaming(static_cast<double>(num_elements(in[0].shape)), in, out);
+}
+
+TensorSpecs infer(const ChunkStart& op, Specs in, int) {
+  expect_count("chunk_start", in, 1);
+  expect(in[0].shape.size() == 1 && in[0].dtype == DType::i32 &&
+             in[0].shape[0] % op.sequence_len == 0 && op.chunk > 0,
+         "chunk_start", in, "document_start must be (T) i32, whole sequences");
+  return {in[0]};
+}
+
+Gradients backward(const ChunkStart&, const BackwardContext&) { return {ValueId::none}; }
+
+ShardRule shard(const ChunkStart&, AxisPlacements in) { return elementwise(in, 1, false); }
+
+Cost cost(const ChunkStart&, Specs in, Specs out) { return streaming(0, in, out); }
+
 TensorSpecs infer(const Attention& op, Specs in, int) {
   expect_count("attention", in, 4);
   expect_heads("attention", in, op.head_dim, op.sequence_len);

@@ -6,10 +6,6 @@
 namespace caravan {
 namespace {
 
-ShardRule placed_already(std::string_view op) {
-  throw internal_error(absl::StrFormat("[%s] is placed already", op));
-}
-
 TensorSpec scaled(TensorSpec spec, int dim, int64_t multiply, int64_t divide) {
   int64_t& size = spec.shape[static_cast<size_t>(dim)];
   size = (size * multiply + divide - 1) / divide;
@@ -72,5 +68,33 @@ TensorSpecs infer(const Slice& op, Specs in, int axis_size) {
 Gradients backward(const Slice&, const BackwardContext&) { not_differentiable("slice"); }
 ShardRule shard(const Slice&, AxisPlacements) { return placed_already("slice"); }
 Cost cost(const Slice& op, Specs in, Specs out) { return op.dim == 0 ? Cost{} : moved(in, out); }
+
+TensorSpecs infer(const AllReduceMax&, Specs in, int) {
+  expect_count("all_reduce_max", in, 1);
+  return {in[0]};
+}
+Gradients backward(const AllReduceMax&, const BackwardContext&) {
+  not_differentiable("all_reduce_max");
+}
+ShardRule shard(const AllReduceMax&, AxisPlacements) { return placed_already("all_reduce_max"); }
+Cost cost(const AllReduceMax&, Specs in, Specs out) { return moved(in, out); }
+
+TensorSpecs infer(const ExchangeRows&, Specs in, int) {
+  expect_count("exchange_rows", in, 2);
+  return {in[0], in[1]};
+}
+Gradients backward(const ExchangeRows&, const BackwardContext&) {
+  not_differentiable("exchange_rows");
+}
+ShardRule shard(const ExchangeRows&, AxisPlacements) { return placed_already("exchange_rows"); }
+Cost cost(const ExchangeRows&, Specs in, Specs out) { return moved(in, out); }
+
+TensorSpecs infer(const ReturnRows&, Specs in, int) {
+  expect_count("return_rows", in, 3);
+  return {in[0]};
+}
+Gradients backward(const ReturnRows&, const BackwardContext&) { not_differentiable("return_rows"); }
+ShardRule shard(const ReturnRows&, AxisPlacements) { return placed_already("return_rows"); }
+Cost cost(const ReturnRows&, Specs in, Specs out) { return moved(in, out); }
 
 }  // namespace caravan

@@ -47,4 +47,40 @@ Cost cost(const RmsNormGrad&, Specs in, Specs out) {
   return streaming(10.0 * static_cast<double>(num_elements(in[0].shape)), in, out);
 }
 
+TensorSpecs infer(const HeadNorm& op, Specs in, int) {
+  expect_count("head_norm", in, 1);
+  expect(in[0].shape.size() == 2 && in[0].shape[1] % op.head_dim == 0, "head_norm", in,
+         "x must be (T,n*h)");
+  return {in[0], {{in[0].shape[0], in[0].shape[1] / op.head_dim}, DType::f32}};
+}
+
+Gradients backward(const HeadNorm& op, const BackwardContext& c) {
+  return {
+      c.builder.one(HeadNormGrad{op.head_dim}, {c.inputs[0], c.outputs[1], c.output_gradients[0]})};
+}
+
+ShardRule shard(const HeadNorm&, AxisPlacements in) { return elementwise(in, 2, false); }
+
+Cost cost(const HeadNorm&, Specs in, Specs out) {
+  return streaming(4.0 * static_cast<double>(num_elements(in[0].shape)), in, out);
+}
+
+TensorSpecs infer(const HeadNormGrad& op, Specs in, int) {
+  expect_count("head_norm_grad", in, 3);
+  expect(in[0].shape.size() == 2 && in[2].shape == in[0].shape &&
+             in[1].shape == Shape{in[0].shape[0], in[0].shape[1] / op.head_dim},
+         "head_norm_grad", in, "x and dy must be (T,n*h), rstd (T,n)");
+  return {in[0]};
+}
+
+Gradients backward(const HeadNormGrad&, const BackwardContext&) {
+  not_differentiable("head_norm_grad");
+}
+
+ShardRule shard(const HeadNormGrad&, AxisPlacements in) { return elementwise(in, 1, false); }
+
+Cost cost(const HeadNormGrad&, Specs in, Specs out) {
+  return streaming(8.0 * static_cast<double>(num_elements(in[0].shape)), in, out);
+}
+
 }  // namespace caravan

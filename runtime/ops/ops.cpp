@@ -46,6 +46,30 @@ struct DescriptionOf {
   NameAndFamily operator()(const ReduceScatter&) const { return {"reduce_scatter", "collective"}; }
   NameAndFamily operator()(const AllToAll&) const { return {"all_to_all", "collective"}; }
   NameAndFamily operator()(const Slice&) const { return {"slice", "collective"}; }
+  NameAndFamily operator()(const HeadNorm&) const { return {"head_norm", "norm"}; }
+  NameAndFamily operator()(const HeadNormGrad&) const { return {"head_norm_grad", "norm"}; }
+  NameAndFamily operator()(const TemperatureScale&) const {
+    return {"temperature_scale", "attention"};
+  }
+  NameAndFamily operator()(const ChunkStart&) const { return {"chunk_start", "attention"}; }
+  NameAndFamily operator()(const Route&) const { return {"route", "moe"}; }
+  NameAndFamily operator()(const RouteGrad&) const { return {"route_grad", "moe"}; }
+  NameAndFamily operator()(const Experts&) const { return {"experts", "moe"}; }
+  NameAndFamily operator()(const ExpertsGrad&) const { return {"experts_grad", "moe"}; }
+  NameAndFamily operator()(const Assign&) const { return {"assign", "moe"}; }
+  NameAndFamily operator()(const Dispatch&) const { return {"dispatch", "moe"}; }
+  NameAndFamily operator()(const DispatchGrad&) const { return {"dispatch_grad", "moe"}; }
+  NameAndFamily operator()(const Combine&) const { return {"combine", "moe"}; }
+  NameAndFamily operator()(const GroupedMatMul&) const { return {"grouped_matmul", "moe"}; }
+  NameAndFamily operator()(const GroupedMatMulGrad&) const {
+    return {"grouped_matmul_grad", "moe"};
+  }
+  NameAndFamily operator()(const UpdateRouterBias&) const {
+    return {"update_router_bias", "update"};
+  }
+  NameAndFamily operator()(const AllReduceMax&) const { return {"all_reduce_max", "collective"}; }
+  NameAndFamily operator()(const ExchangeRows&) const { return {"exchange_rows", "collective"}; }
+  NameAndFamily operator()(const ReturnRows&) const { return {"return_rows", "collective"}; }
 };
 
 struct AttributesOf {
@@ -78,8 +102,65 @@ struct AttributesOf {
                               op.scaling->low_freq_factor, op.scaling->high_freq_factor,
                               op.scaling->original_max_position_embeddings);
     }
-    return op.inverse ? text + " inverse" : text;
+    return words({text, op.interleaved ? "interleaved" : "", op.inverse ? "inverse" : ""});
   }
+  std::string operator()(const HeadNorm& op) const {
+    return absl::StrFormat("head_dim=%d eps=%g", op.head_dim, op.eps);
+  }
+  std::string operator()(const HeadNormGrad& op) const {
+    return absl::StrFormat("head_dim=%d", op.head_dim);
+  }
+  std::string operator()(const TemperatureScale& op) const {
+    return absl::StrFormat("floor_scale=%g attn_scale=%g", op.floor_scale, op.attn_scale);
+  }
+  std::string operator()(const ChunkStart& op) const {
+    return absl::StrFormat("chunk=%d sequence_len=%d", op.chunk, op.sequence_len);
+  }
+  static std::string slots(const Slots& slots) {
+    return absl::StrFormat("slots=%d/%d%s", slots.per_sequence, slots.sequence_len,
+                           slots.drops ? " drops" : "");
+  }
+  static std::string along(std::optional<Axis> axis) {
+    return axis ? absl::StrFormat("axis=%s", name(*axis)) : "";
+  }
+  static std::string balance(float aux_loss_coef, float z_loss_coef, int64_t sequence_len) {
+    return absl::StrFormat("aux_loss=%g z_loss=%g sequence_len=%d", aux_loss_coef, z_loss_coef,
+                           sequence_len);
+  }
+  std::string operator()(const Route& op) const {
+    return absl::StrFormat("top_k=%d %s", op.top_k,
+                           balance(op.aux_loss_coef, op.z_loss_coef, op.sequence_len));
+  }
+  std::string operator()(const RouteGrad& op) const {
+    return balance(op.aux_loss_coef, op.z_loss_coef, op.sequence_len);
+  }
+  std::string operator()(const Experts& op) const { return slots(op.slots); }
+  std::string operator()(const ExpertsGrad& op) const { return slots(op.slots); }
+  std::string operator()(const Assign& op) const {
+    return words(
+        {slots(op.slots), absl::StrFormat("num_experts=%d", op.num_experts), along(op.axis)});
+  }
+  std::string operator()(const Dispatch& op) const {
+    return words({slots(op.slots), op.weighted ? "weighted" : "", along(op.axis)});
+  }
+  std::string operator()(const DispatchGrad& op) const {
+    return words({op.adds_in_place ? "adds_in_place" : "", along(op.axis)});
+  }
+  std::string operator()(const Combine& op) const {
+    return words({absl::StrFormat("top_k=%d", op.top_k), along(op.axis), addend(op.addend)});
+  }
+  std::string operator()(const GroupedMatMul& op) const {
+    return words({op.transpose_b ? "transpose_b" : "", addend(op.addend)});
+  }
+  std::string operator()(const GroupedMatMulGrad& op) const {
+    return words({absl::StrFormat("num_experts=%d", op.num_experts), addend(op.addend)});
+  }
+  std::string operator()(const UpdateRouterBias& op) const {
+    return absl::StrFormat("rate=%g", op.rate);
+  }
+  std::string operator()(const AllReduceMax& op) const { return along(op.axis); }
+  std::string operator()(const ExchangeRows& op) const { return along(op.axis); }
+  std::string operator()(const ReturnRows& op) const { return along(op.axis); }
   std::string attention(int64_t head_dim, int64_t sequence_len) const {
     return absl::StrFormat("head_dim=%d sequence_len=%d", head_dim, sequence_len);
   }
@@ -146,7 +227,16 @@ Addend addend(const Op& op) {
 }
 
 bool is_collective(const Op& op) {
-  return collective_axis(op).has_value() && !std::holds_alternative<Slice>(op);
+  return family(op) == "collective" && !std::holds_alternative<Slice>(op);
+}
+
+bool is_placed_already(const Op& op) {
+  return std::visit(
+             [](const auto& one) {
+               return requires { one.axis; };
+             },
+             op) ||
+         std::holds_alternative<GroupedMatMul>(op) || std::holds_alternative<GroupedMatMulGrad>(op);
 }
 
 }  // namespace caravan

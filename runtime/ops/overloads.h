@@ -45,6 +45,24 @@ CARAVAN_DECLARE_RULES(AllGather)
 CARAVAN_DECLARE_RULES(ReduceScatter)
 CARAVAN_DECLARE_RULES(AllToAll)
 CARAVAN_DECLARE_RULES(Slice)
+CARAVAN_DECLARE_RULES(HeadNorm)
+CARAVAN_DECLARE_RULES(HeadNormGrad)
+CARAVAN_DECLARE_RULES(TemperatureScale)
+CARAVAN_DECLARE_RULES(ChunkStart)
+CARAVAN_DECLARE_RULES(Route)
+CARAVAN_DECLARE_RULES(RouteGrad)
+CARAVAN_DECLARE_RULES(Experts)
+CARAVAN_DECLARE_RULES(ExpertsGrad)
+CARAVAN_DECLARE_RULES(Assign)
+CARAVAN_DECLARE_RULES(Dispatch)
+CARAVAN_DECLARE_RULES(DispatchGrad)
+CARAVAN_DECLARE_RULES(Combine)
+CARAVAN_DECLARE_RULES(GroupedMatMul)
+CARAVAN_DECLARE_RULES(GroupedMatMulGrad)
+CARAVAN_DECLARE_RULES(UpdateRouterBias)
+CARAVAN_DECLARE_RULES(AllReduceMax)
+CARAVAN_DECLARE_RULES(ExchangeRows)
+CARAVAN_DECLARE_RULES(ReturnRows)
 #undef CARAVAN_DECLARE_RULES
 
 // --- what the rules of several families share
@@ -64,6 +82,7 @@ constexpr size_t num_addends(Addend addend) { return addend == Addend::none ? 0 
 TensorSpecs expect_addend(std::string_view op, Addend addend, Specs inputs, TensorSpecs outputs);
 
 // Placement rules.
+[[noreturn]] ShardRule placed_already(std::string_view op);  // of ops that come after parallelize
 ShardRule all_replicated(size_t num_inputs, size_t num_outputs);
 // Element by element over tensors of one shape: sharded alike if any is sharded; if `linear`,
 // partial where all are partial; replicated otherwise.

@@ -48,6 +48,10 @@ Gradients not_differentiable(std::string_view op) {
   throw internal_error(absl::StrFormat("[%s] has no gradient", op));
 }
 
+ShardRule placed_already(std::string_view op) {
+  throw internal_error(absl::StrFormat("[%s] is placed already", op));
+}
+
 ShardRule all_replicated(size_t num_inputs, size_t num_outputs) {
   return {std::vector(num_inputs, kReplicate), std::vector(num_outputs, kReplicate)};
 }

@@ -85,4 +85,19 @@ Cost cost(const AdamW&, Specs in, Specs out) {
   return streaming(12.0 * static_cast<double>(num_elements(in[0].shape)), in, out);
 }
 
+TensorSpecs infer(const UpdateRouterBias&, Specs in, int) {
+  expect_count("update_router_bias", in, 3);
+  expect(in[0].shape.size() == 1 && in[1] == in[0] && in[2].shape.empty(), "update_router_bias", in,
+         "bias and load must be (E), scale a scalar");
+  return {in[0]};
+}
+
+Gradients backward(const UpdateRouterBias&, const BackwardContext&) {
+  not_differentiable("update_router_bias");
+}
+
+ShardRule shard(const UpdateRouterBias&, AxisPlacements) { return all_replicated(3, 1); }
+
+Cost cost(const UpdateRouterBias&, Specs in, Specs out) { return streaming(0, in, out); }
+
 }  // namespace caravan
