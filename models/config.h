@@ -29,6 +29,8 @@ struct ModelConfig {
   std::optional<RopeScaling> rope_scaling;
   bool attention_bias = false;  // on q, k, v and o
   bool mlp_bias = false;        // on gate, up and down
+  int64_t num_local_experts = 0;
+  int64_t num_experts_per_tok = 1;
 
   bool operator==(const ModelConfig&) const = default;
 };
