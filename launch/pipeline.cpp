@@ -8,6 +8,8 @@
 #include "optim/optimizer.h"
 #include "parallel/bucket.h"
 #include "parallel/parallelize.h"
+#include "parallel/prefetch.h"
+#include "parallel/shard_parameters.h"
 #include "runtime/builder.h"
 #include "runtime/error.h"
 #include "runtime/passes/autodiff.h"
@@ -59,6 +61,7 @@ class Pipeline {
     };
     Graph graph;
     const LossSums loss = build_forward(graph, kind != ProgramKind::evaluate);
+    if (config_.parallel.zero >= 3) graph = shard_parameters(std::move(graph), mesh_);
     if (kind == ProgramKind::evaluate) {
       graph.outputs = {{"loss_sum", loss.loss_sum}, {"num_valid", loss.num_valid}};
     }
@@ -77,6 +80,8 @@ class Pipeline {
     }
     graph = parallelize(graph, mesh_);
     passed("parallelize", graph);
+    graph = prefetch(std::move(graph));
+    passed("prefetch", graph);
     graph = fuse_add(std::move(graph));
     passed("fuse_add", graph);
     graph = bucket_gradients(reorder(std::move(graph)), config_.parallel.bucket_bytes);

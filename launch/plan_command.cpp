@@ -29,10 +29,11 @@
 namespace caravan {
 namespace {
 
-constexpr std::array kTrainingPasses = {"build",     "autodiff",  "merge_loss",
-                                        "recompute", "optimizer", "parallelize",
-                                        "fuse_add",  "bucket",    "schedule"};
-constexpr std::array kEvaluationPasses = {"build", "parallelize", "fuse_add", "bucket", "schedule"};
+constexpr std::array kTrainingPasses = {"build",     "autodiff",    "merge_loss", "recompute",
+                                        "optimizer", "parallelize", "prefetch",   "fuse_add",
+                                        "bucket",    "schedule"};
+constexpr std::array kEvaluationPasses = {"build",    "parallelize", "prefetch",
+                                          "fuse_add", "bucket",      "schedule"};
 constexpr std::array kPrograms = {"update", "accumulate", "evaluate"};
 
 // 1234567 -> "1.23 M"; `units` are "", thousands, millions and so on.
@@ -367,7 +368,7 @@ void add_plan_command(CLI::App& app) {
   command
       ->add_option("--dump-graph", request->dump_pass,
                    "print the graph after a pass, nothing else: build, autodiff, optimizer, "
-                   "parallelize, bucket, schedule")
+                   "parallelize, prefetch, bucket, schedule")
       ->excludes(svg)
       ->excludes(json);
   command->callback([request] { print_plan(*request, std::cout); });
