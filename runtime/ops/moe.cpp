@@ -101,9 +101,9 @@ TensorSpecs infer(const Experts& op, Specs in, int) {
           scalar,
           scalar,
           {{num_elements(in[1].shape)}, DType::i32},
-          {{in[3].shape[0]}, DType::i32},
+          {{op.num_experts}, DType::i32},
           {{rows, in[0].shape[1]}, DType::f32},
-          {{in[3].shape[0]}, DType::i32},
+          {{op.num_experts}, DType::i32},
           {wide, DType::f32},
           {wide, DType::f32}};
 }
