@@ -62,9 +62,14 @@ void validate_rope(const ModelConfig& c) {
           r.original_max_position_embeddings);
 }
 
-void validate_layer(const char* key, int64_t layer, int64_t num_layers) {
-  require(layer >= 0 && layer < num_layers, "%s has %d, but the %d layers are 0 to %d; use those",
-          key, layer, num_layers, num_layers - 1);
+void validate_moe_layers(const ModelConfig& c) {
+  const std::vector<int64_t> layers = c.moe_layers.value_or(std::vector<int64_t>{});
+  for (const int64_t layer : layers) {
+    require(layer >= 0 && layer < c.num_hidden_layers,
+            "moe_layers has %d, but the %d layers are 0 to %d; use those", layer,
+            c.num_hidden_layers, c.num_hidden_layers - 1);
+    require(std::ranges::count(layers, layer) == 1, "moe_layers has %d twice; remove one", layer);
+  }
 }
 
 void validate_experts(const ModelConfig& c) {
@@ -73,9 +78,7 @@ void validate_experts(const ModelConfig& c) {
           c.num_experts_per_tok, c.num_local_experts);
   require(c.interleave_moe_layer_step > 0, "interleave_moe_layer_step is %d; it must be positive",
           c.interleave_moe_layer_step);
-  for (const int64_t layer : c.moe_layers.value_or(std::vector<int64_t>{})) {
-    validate_layer("moe_layers", layer, c.num_hidden_layers);
-  }
+  validate_moe_layers(c);
   int64_t layer = 0;
   while (layer < c.num_hidden_layers && has_experts(c, layer)) ++layer;
   require(layer == c.num_hidden_layers || c.intermediate_size_mlp > 0,
@@ -105,9 +108,8 @@ void validate_llama4(const ModelConfig& c) {
   validate_per_layer("layer_types", c.layer_types, c);
   const bool is_chunked = std::ranges::count(c.layer_types, LayerType::chunked_attention) > 0;
   require(c.attention_chunk_size > 0 || !is_chunked,
-          "layer_types has chunked_attention, but attention_chunk_size is %d; give it, or use "
-          "full_attention",
-          c.attention_chunk_size);
+          "layer_types has chunked_attention, but attention_chunk_size is null; give it, or use "
+          "full_attention");
   require(c.attention_chunk_size >= 0, "attention_chunk_size is %d; it must not be negative",
           c.attention_chunk_size);
   require(c.no_rope_layer_interval > 0, "no_rope_layer_interval is %d; it must be positive",
