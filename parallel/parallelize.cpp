@@ -69,12 +69,14 @@ class Parallelizer {
   }
 
   void place(const Node& node) {
+    if (node.layer != layer_) gathered_.clear();
+    layer_ = node.layer;
     std::vector<Placement> needed(node.inputs.size());
     std::vector<Placement> given(node.outputs.size());
     for (const Axis axis : kAxes) {
       if (mesh_.size(axis) == 1) continue;
       std::vector<AxisPlacement> now;
-      for (const ValueId id : node.inputs) now.push_back(home(id).placement[axis]);
+      for (const ValueId id : node.inputs) now.push_back(shown(id, axis, node));
       const ShardRule rule = shard(node.op, now);
       check(rule.inputs.size() == needed.size() && rule.outputs.size() == given.size(),
             "the placement rule of %s speaks of other tensors than it has", name(node.op));
@@ -83,7 +85,9 @@ class Parallelizer {
     }
     Node placed = node;
     for (size_t i = 0; i < needed.size(); ++i) {
-      placed.inputs[i] = moved(node.inputs[i], needed[i], node);
+      const bool is_read = !names_only_a_shape(node, i);
+      placed.inputs[i] =
+          is_read ? moved(node.inputs[i], needed[i], node) : home_[index(node.inputs[i])];
     }
     for (size_t i = 0; i < given.size(); ++i) {
       placed.outputs[i] = add(logical_.value(node.outputs[i]), given[i]);
@@ -91,6 +95,22 @@ class Parallelizer {
     }
     graph_.add_node(std::move(placed));
     for (const ValueId id : node.outputs) follow_declaration(id, node);
+  }
+
+  bool is_parameter(ValueId logical) const {
+    return logical_.value(logical).kind == ValueKind::parameter;
+  }
+
+  // What rules see. Shards of a weight along dp (ZeRO 3) are only where it is kept: but for the
+  // update, everybody computes with all of it.
+  AxisPlacement shown(ValueId logical, Axis axis, const Node& reader) const {
+    const bool is_kept_so = axis == Axis::dp && is_parameter(logical);
+    return is_kept_so && family(reader.op) != "update" ? kReplicate : home(logical).placement[axis];
+  }
+
+  // The table of a gradient of an embedding is not read: nothing is gathered for it.
+  bool names_only_a_shape(const Node& node, size_t input) const {
+    return std::holds_alternative<EmbeddingGrad>(node.op) && is_parameter(node.inputs[input]);
   }
 
   // A value that somebody wants sharded (Builder::place) is so for all its readers.
@@ -110,11 +130,10 @@ class Parallelizer {
                 bool in_place = false) {
     const ValueId from = home_[index(logical)];
     if (graph_.value(from).placement == wanted) return from;
-    const auto known = moved_.find({logical, to_string(wanted)});
-    if (known != moved_.end()) return known->second;
-    const ValueId at = move_to(from, wanted, reader, in_place);
-    moved_[{logical, to_string(wanted)}] = at;
-    return at;
+    auto& known = is_parameter(logical) ? gathered_ : moved_;
+    const auto [entry, is_new] = known.try_emplace({logical, to_string(wanted)}, ValueId::none);
+    if (is_new) entry->second = move_to(from, wanted, reader, in_place);
+    return entry->second;
   }
 
   // Gathers and sums from the inner axes outward, then slices from the outer ones inward.
@@ -195,7 +214,10 @@ class Parallelizer {
   const Mesh& mesh_;
   Graph graph_;
   std::vector<ValueId> home_;  // by logical value: where it was made, or its sum
-  std::map<std::pair<ValueId, std::string>, ValueId> moved_;
+  using Moves = std::map<std::pair<ValueId, std::string>, ValueId>;
+  Moves moved_;
+  Moves gathered_;  // parameters: only for the layer that is being placed, then they are dropped
+  int layer_ = -1;
 };
 
 }  // namespace

@@ -89,6 +89,14 @@ std::vector<Layout> layouts() {
       {"ep_2", {1, 2, 1}},
       {"dp_2_ep_2_zero_1", {2, 2, 1}, 1},
       {"dp_3_tp_2_zero_2_accumulate_2", {3, 1, 2}, 2, 2},
+      {"dp_2_zero_3", {2, 1, 1}, 3},
+      {"dp_2_zero_3_accumulate_2", {2, 1, 1}, 3, 2},
+      {"dp_3_zero_3_accumulate_2", {3, 1, 1}, 3, 2},
+      {"dp_4_zero_3", {4, 1, 1}, 3},
+      {"dp_2_tp_2_zero_3_accumulate_2", {2, 1, 2}, 3, 2},
+      {"dp_3_tp_2_zero_3", {3, 1, 2}, 3},
+      {"dp_2_ep_2_zero_3", {2, 2, 1}, 3},
+      {"tp_2_zero_3", {1, 1, 2}, 3},
   };
 }
 
