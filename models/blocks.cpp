@@ -126,7 +126,7 @@ std::vector<Val> experts(const ModelContext& c, const std::string& prefix, Val x
   const Val gate = stack("gate_proj", hidden, width, kColumnParallelExperts);  // (E, D, F)
   const Val up = stack("up_proj", hidden, width, kColumnParallelExperts);      // (E, D, F)
   const Val down = stack("down_proj", width, hidden, kRowParallelExperts);     // (E, F, D)
-  return c.b.experts({x, routed.scores, routed.experts, gate, up, down}, {c.options.slots});
+  return c.b.experts({x, routed.scores, routed.experts, gate, up, down}, {c.options.slots, count});
 }
 
 }  // namespace
