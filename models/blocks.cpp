@@ -111,7 +111,7 @@ Routed route(const ModelContext& c, const std::string& prefix, Val x) {
                  .z_loss_coef = o.training ? o.z_loss_coef : 0,
                  .sequence_len = c.batch.sequence_len};
   const std::vector<Val> routed = c.b.route(logits, bias, op);
-  return {routed[0], routed[1], routed[2], bias};
+  return {.experts = routed[1], .scores = routed[0], .load = routed[2], .bias = bias};
 }
 
 // What experts make of x -> out (T, hidden), dropped (), further ()

@@ -116,7 +116,7 @@ struct Slots {
 // Scores are sigmoids of the logits of the picked experts. The bias only takes part in picking.
 // The gradient adds two terms that are no part of the loss that is shown: the balance loss of each
 // sequence, and the square of log-sum-exp (z-loss), each of them times its number of tokens.
-struct Route {  // logits (T,E) [, bias (E)] -> experts (T,k) i32, scores (T,k), load (E) f32 counts
+struct Route {  // logits (T,E) [, bias (E)] -> scores (T,k), experts (T,k) i32, load (E) f32 counts
   int64_t top_k;
   float aux_loss_coef = 0;
   float z_loss_coef = 0;

@@ -50,8 +50,8 @@ int64_t workspace_bytes(const Route&, const WorkspaceQuery& query) {
 void run(const Route& op, const KernelArgs& args, const CpuThreads& threads) {
   const float* logits = args.inputs[0].as<float>();
   const float* bias = args.inputs.size() > 1 ? args.inputs[1].as<float>() : nullptr;
-  int32_t* experts = args.outputs[0].as<int32_t>();
-  float* scores = args.outputs[1].as<float>();
+  float* scores = args.outputs[0].as<float>();
+  int32_t* experts = args.outputs[1].as<int32_t>();
   const int64_t num_experts = args.inputs[0].dim(1), k = op.top_k;
   const RowChunks chunks(args.inputs[0].dim(0));
   float* loads = Scratch(args).take<float>(chunks.count * num_experts);
