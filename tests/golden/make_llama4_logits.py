@@ -140,7 +140,7 @@ def tokens(vocab_size):
 
 
 def expect_clear_picks(network, ids, model):
-    """Where the last pick is hardly better than the next, rounding (1e-6) would choose."""
+    """Where the last pick is hardly better than the next, rounding would choose."""
     if not (model["moe_layers"] is None or model["moe_layers"]):
         return
     smallest = math.inf
