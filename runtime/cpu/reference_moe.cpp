@@ -190,8 +190,7 @@ void run(const GroupedMatMul& op, const KernelArgs& args) {
   for (int64_t row = 0; row < std::ssize(experts); ++row) {
     const float* w = weights.as<float>() + experts[static_cast<size_t>(row)] * k * n;
     for (int64_t j = 0; j < n; ++j) {
-      double sum =
-          op.addend == Addend::none ? 0.0f : args.inputs.back().as<float>()[row * n + j];
+      double sum = op.addend == Addend::none ? 0.0f : args.inputs.back().as<float>()[row * n + j];
       for (int64_t i = 0; i < k; ++i) {
         sum += double{args.inputs[0].as<float>()[row * k + i]} *
                w[op.transpose_b ? j * k + i : i * n + j];
@@ -209,8 +208,8 @@ void run(const GroupedMatMulGrad& op, const KernelArgs& args) {
     double sum = op.addend == Addend::none ? 0.0f : args.inputs.back().as<float>()[at];
     for (int64_t row = 0; row < std::ssize(experts); ++row) {
       if (experts[static_cast<size_t>(row)] != e) continue;
-      sum += double{args.inputs[0].as<float>()[row * k + i]} *
-             args.inputs[1].as<float>()[row * n + j];
+      sum +=
+          double{args.inputs[0].as<float>()[row * k + i]} * args.inputs[1].as<float>()[row * n + j];
     }
     args.outputs[0].as<float>()[at] = rounded(sum);
   }

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "models/model.h"
+#include "parallel/expand_experts.h"
 #include "parallel/parallelize.h"
 #include "runtime/passes/schedule.h"
 #include "runtime/rng.h"
@@ -113,7 +114,7 @@ Graph logits_graph(const ModelConfig& model, ModelOptions options) {
   const Node loss = graph.nodes.back();
   check(std::holds_alternative<LinearCrossEntropy>(loss.op), "the loss is not the last op");
   b.output("logits", b.linear(loss.inputs[0], loss.inputs[1]));
-  return reorder(parallelize(graph, Mesh{}));
+  return reorder(expand_experts(parallelize(graph, Mesh{}), Mesh{}));
 }
 
 struct Result {

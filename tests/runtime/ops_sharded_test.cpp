@@ -106,7 +106,7 @@ std::string describe(const Placements& placements) {
 
 std::vector<OpEntry> placed_ops() {
   std::vector<OpEntry> cases = ops_table();
-  std::erase_if(cases, [](const OpEntry& c) { return collective_axis(c.op).has_value(); });
+  std::erase_if(cases, [](const OpEntry& c) { return is_placed_already(c.op); });
   return cases;
 }
 
@@ -114,6 +114,8 @@ class ShardedOpTest : public testing::TestWithParam<OpEntry> {};
 
 TEST_P(ShardedOpTest, EqualsOneRank) {
   const OpEntry& c = GetParam();
+  // What they sort is each rank's own; tests/parallel/expand_experts_test.cpp has their results.
+  if (name(c.op).starts_with("experts")) return;
   const HostTensors expected = run_op(c, Placements(c.inputs.size(), kReplicate), 1);
   const Selection selection = select(c);
   ASSERT_FALSE(selection.accepted.empty());
