@@ -83,6 +83,10 @@ Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
                                                       .before_update = [this] { saver_->detach(); },
                                                       .after_node = options.after_node,
                                                       .progress = options.progress});
+  const Mesh& mesh = session_->mesh();
+  routers_ = RouterMetrics(
+      session_->plan().program("update").graph,
+      session_->plan().accumulation_steps * mesh.size(Axis::dp) * mesh.size(Axis::ep));
   if (is_first) console_ = std::make_unique<Console>(console_options(config_.log.logging_steps));
   votes_.resize(static_cast<size_t>(world.size()));
   stages_.resize(votes_.size());
@@ -185,6 +189,7 @@ Trainer::StepResult Trainer::train_step() {
     }
     executor.run();
   }
+  routers_.read(update);
   const double loss = update.output("loss"), grad_norm = update.output("grad_norm");
   return {.is_skipped = !std::isfinite(loss) || !std::isfinite(grad_norm),
           .loss = loss,
@@ -258,6 +263,8 @@ void Trainer::report(const StepResult& result) {
   m.save_ms = saver_->take_wait_seconds() * 1e3;
   m.eta_seconds = eta_seconds();
   m.skipped_steps = state_.skipped_steps;
+  routers_.update();
+  m.routers = &routers_;
   console_->step(m);
   if (metrics_) metrics_->step(m);
   if (metrics_ && !metrics_->error().empty()) console_->warn("metrics", metrics_->error());

@@ -69,7 +69,7 @@ Graph prefetch(Graph graph) {
   for (size_t i = 0; i < layers.size(); ++i) {
     for (const Gather& gather : layers[i].gathers) {
       const size_t place = i == 0 ? 0 : place_in(layers[i - 1], layers[i].begin(gather));
-      if (place >= gather.node) continue;
+      if (place > gather.node) continue;
       moved_before[place].push_back(gather.node);
       is_moved[gather.node] = true;
     }
