@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "parallel/expand_loss.h"
 #include "parallel/reshard.h"
 #include "runtime/error.h"
 #include "runtime/ops/rules.h"
@@ -28,6 +30,9 @@ class Parallelizer {
   }
 
  private:
+  using Axes = std::array<Axis, kNumAxes>;
+  using Move = std::tuple<ValueId, std::string, bool>;  // what, where to, for backward
+
   // There before the first node runs; all other values are made by one.
   static bool is_given(const Value& value) {
     return is_persistent(value.kind) || value.kind == ValueKind::input;
@@ -62,6 +67,19 @@ class Parallelizer {
           "dim %d of '%s' %s does not divide by %s = %d; choose %s so that it does", p.dim,
           value.name, to_string(value.global_shape), name(axis), mesh_.size(axis), name(axis)));
     }
+    if (value.placement.tp_is_last) check_tokens_divide(value);
+  }
+
+  void check_tokens_divide(const Value& value) const {
+    Placement without_tp = value.placement.with(Axis::tp, kReplicate);
+    without_tp.tp_is_last = false;
+    const size_t dim = static_cast<size_t>(value.placement[Axis::tp].dim);
+    const int64_t size = local_shape(value.global_shape, without_tp, mesh_)[dim];
+    if (size % mesh_.size(Axis::tp) == 0) return;
+    throw config_error(absl::StrFormat(
+        "%d tokens of a micro-batch do not divide by tp = %d, as sequence parallelism needs; "
+        "choose tp, the sequence length or the micro-batch so that they do",
+        size, mesh_.size(Axis::tp)));
   }
 
   static bool is_gradient(ValueKind kind) {
@@ -74,13 +92,14 @@ class Parallelizer {
     for (const Axis axis : kAxes) {
       if (mesh_.size(axis) == 1) continue;
       std::vector<AxisPlacement> now;
-      for (const ValueId id : node.inputs) now.push_back(home(id).placement[axis]);
+      for (const ValueId id : node.inputs) now.push_back(seen(node, axis, id));
       const ShardRule rule = shard(node.op, now);
       check(rule.inputs.size() == needed.size() && rule.outputs.size() == given.size(),
             "the placement rule of %s speaks of other tensors than it has", name(node.op));
       for (size_t i = 0; i < needed.size(); ++i) needed[i][axis] = rule.inputs[i];
       for (size_t i = 0; i < given.size(); ++i) given[i][axis] = rule.outputs[i];
     }
+    nest(node, needed, given);
     Node placed = node;
     for (size_t i = 0; i < needed.size(); ++i) {
       placed.inputs[i] = moved(node.inputs[i], needed[i], node);
@@ -93,6 +112,39 @@ class Parallelizer {
     for (const ValueId id : node.outputs) follow_declaration(id, node);
   }
 
+  // How the input lies, as the rule of the node's op shall see it.
+  AxisPlacement seen(const Node& node, Axis axis, ValueId logical) const {
+    const AxisPlacement now = home(logical).placement[axis];
+    const bool cuts_sequences = axis == Axis::tp && now == shard(0);
+    return cuts_sequences && takes_whole_sequences(node.op) ? kReplicate : now;
+  }
+
+  // Where tp and another axis shard one dim of what a node reads or makes, they nest alike in all of
+  // it: as in an input that is so already, or else in the order in which the axes come.
+  void nest(const Node& node, std::vector<Placement>& needed, std::vector<Placement>& given) const {
+    std::optional<bool> tp_is_last;
+    for (size_t i = 0; i < needed.size() && !tp_is_last; ++i) {
+      const Placement& now = home(node.inputs[i]).placement;
+      if (now.is_nested()) tp_is_last = now.tp_is_last;
+    }
+    for (size_t i = 0; i < needed.size() && !tp_is_last; ++i) {
+      const Placement& now = home(node.inputs[i]).placement;
+      if (needed[i].is_nested()) tp_is_last = joined(now, needed[i]).tp_is_last;
+    }
+    for (auto* placements : {&needed, &given}) {
+      for (Placement& p : *placements) p.tp_is_last = p.is_nested() && tp_is_last.value_or(false);
+    }
+  }
+
+  // `wanted`, with axes that join in a dim behind those that shard it already.
+  static Placement joined(const Placement& now, Placement wanted) {
+    const AxisPlacement dim = wanted[Axis::tp];
+    const bool is_cut = now[Axis::dp] == dim || now[Axis::ep] == dim;
+    wanted.tp_is_last =
+        wanted.is_nested() && (now.is_nested() ? now.tp_is_last : is_cut && now[Axis::tp] != dim);
+    return wanted;
+  }
+
   // A value that somebody wants sharded (Builder::place) is so for all its readers.
   void follow_declaration(ValueId logical, const Node& maker) {
     const Placement declared = effective(logical_.value(logical).placement);
@@ -100,7 +152,7 @@ class Parallelizer {
     for (const Axis axis : kAxes) {
       if (declared[axis].kind == AxisPlacement::Kind::shard) wanted[axis] = declared[axis];
     }
-    home_[index(logical)] = moved(logical, wanted, maker);
+    home_[index(logical)] = moved(logical, joined(home(logical).placement, wanted), maker);
   }
 
   const Value& home(ValueId logical) const { return graph_.value(home_[index(logical)]); }
@@ -110,32 +162,52 @@ class Parallelizer {
                 bool in_place = false) {
     const ValueId from = home_[index(logical)];
     if (graph_.value(from).placement == wanted) return from;
-    const auto known = moved_.find({logical, to_string(wanted)});
+    const Move move{logical, to_string(wanted), is_backward(reader)};
+    const auto known = moved_.find(move);
     if (known != moved_.end()) return known->second;
-    const ValueId at = move_to(from, wanted, reader, in_place);
-    moved_[{logical, to_string(wanted)}] = at;
-    return at;
+    return moved_[move] = move_to(from, wanted, reader, in_place);
+  }
+
+  // Forward and backward gather for themselves, so that nothing whole stays alive in between.
+  bool is_backward(const Node& reader) const {
+    return std::ranges::any_of(reader.outputs, [&](ValueId id) {
+      return logical_.value(id).kind == ValueKind::gradient;
+    });
+  }
+
+  // From the axis that cuts last to the one that cuts first (local_box).
+  static Axes inner_first(bool tp_is_last) {
+    if (tp_is_last) return {Axis::tp, Axis::dp, Axis::ep};
+    return {Axis::dp, Axis::ep, Axis::tp};
   }
 
   // Gathers and sums from the inner axes outward, then slices from the outer ones inward.
   ValueId move_to(ValueId at, const Placement& wanted, const Node& reader, bool in_place) {
-    const auto move = [&](Axis axis) {
-      at = free_inner_axes(axis, at, wanted[axis], reader);
-      at = move_along(axis, at, wanted[axis], reader, in_place);
+    const Placement now = graph_.value(at).placement;
+    const bool turns =
+        now.is_nested() && wanted.is_nested() && now.tp_is_last != wanted.tp_is_last;
+    const Axes order = inner_first(now.is_nested() ? now.tp_is_last : wanted.tp_is_last);
+    const auto move = [&](Axis axis, AxisPlacement to) {
+      const Placement& held = graph_.value(at).placement;
+      const bool tp_is_last = held.is_nested() ? held.tp_is_last : wanted.tp_is_last;
+      at = free_inner_axes(axis, at, to, inner_first(tp_is_last), reader);
+      at = move_along(axis, at, to, reader, in_place);
     };
-    for (const Axis axis : kAxes) {
-      if (graph_.value(at).placement[axis] != kReplicate) move(axis);
+    for (const Axis axis : order) {
+      if (graph_.value(at).placement[axis] == kReplicate) continue;
+      move(axis, turns ? kReplicate : wanted[axis]);
     }
-    for (size_t i = kAxes.size(); i-- > 0;) move(kAxes[i]);
+    const Axes last = inner_first(wanted.tp_is_last);
+    for (size_t i = last.size(); i-- > 0;) move(last[i], wanted[last[i]]);
     return at;
   }
 
-  // A dim that several axes split is split by the last of kAxes first (local_box). An axis joins
-  // or leaves such a dim only while none that comes after it in that order splits it.
-  ValueId free_inner_axes(Axis axis, ValueId at, AxisPlacement to, const Node& reader) {
+  // An axis joins or leaves a dim that several split only while none that cuts after it does so.
+  ValueId free_inner_axes(Axis axis, ValueId at, AxisPlacement to, const Axes& inner_first,
+                          const Node& reader) {
     const AxisPlacement now = graph_.value(at).placement[axis];
     if (now == to) return at;
-    for (const Axis inner : kAxes) {
+    for (const Axis inner : inner_first) {
       if (inner == axis) break;
       const AxisPlacement held = graph_.value(at).placement[inner];
       const bool is_shard = held.kind == AxisPlacement::Kind::shard;
@@ -152,7 +224,7 @@ class Parallelizer {
     if (!op) return from;
     if (auto* gather = std::get_if<AllGather>(&*op)) gather->in_place = in_place;
     const Value like = graph_.value(from);
-    const ValueId result = add(like, like.placement.with(axis, to));
+    const ValueId result = add(like, joined(like.placement, like.placement.with(axis, to)));
     graph_.value(result).name.clear();
     if (is_given(like)) graph_.value(result).kind = ValueKind::activation;
     pad(*op, from, result);
@@ -195,13 +267,13 @@ class Parallelizer {
   const Mesh& mesh_;
   Graph graph_;
   std::vector<ValueId> home_;  // by logical value: where it was made, or its sum
-  std::map<std::pair<ValueId, std::string>, ValueId> moved_;
+  std::map<Move, ValueId> moved_;
 };
 
 }  // namespace
 
 Graph parallelize(const Graph& logical, const Mesh& mesh) {
-  return Parallelizer(logical, mesh).run();
+  return expand_loss(Parallelizer(logical, mesh).run(), mesh);
 }
 
 std::vector<CollectiveSummary> summarize_collectives(const Graph& graph) {
