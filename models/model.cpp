@@ -1,6 +1,8 @@
 #include "models/model.h"
 
 #include "models/llama.h"
+#include "models/llama4.h"
+#include "runtime/error.h"
 
 namespace caravan {
 
@@ -16,7 +18,13 @@ BatchInputs declare_batch(Builder& b, int64_t num_sequences, int64_t sequence_le
 
 LossSums model_loss(Builder& b, const ModelConfig& config, const BatchInputs& batch,
                     const ModelOptions& options) {
-  return llama_loss(b, config, batch, options);
+  switch (config.family) {
+    case ModelFamily::llama:
+      return llama_loss(b, config, batch, options);
+    case ModelFamily::llama4_text:
+      return llama4_loss(b, config, batch, options);
+  }
+  throw internal_error("unknown family of models");
 }
 
 }  // namespace caravan

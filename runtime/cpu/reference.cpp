@@ -134,6 +134,42 @@ void run(const RmsNormGrad& op, const KernelArgs& args) {
   }
 }
 
+void run(const HeadNorm& op, const KernelArgs& args) {
+  const Matrix x = matrix(args.inputs[0]);
+  const Matrix y = matrix(args.outputs[0]);
+  const Matrix rstd = matrix(args.outputs[1]);
+  for (int64_t t = 0; t < x.rows; ++t) {
+    for (int64_t head = 0; head < rstd.columns; ++head) {
+      const int64_t first = head * op.head_dim;
+      double sum = 0;
+      for (int64_t i = first; i < first + op.head_dim; ++i) sum += double{x(t, i)} * x(t, i);
+      const double r = 1.0 / std::sqrt(sum / static_cast<double>(op.head_dim) + op.eps);
+      for (int64_t i = first; i < first + op.head_dim; ++i) y(t, i) = rounded(x(t, i) * r);
+      rstd(t, head) = rounded(r);
+    }
+  }
+}
+
+// As RmsNormGrad, head by head and without weights.
+void run(const HeadNormGrad& op, const KernelArgs& args) {
+  const Matrix x = matrix(args.inputs[0]);
+  const Matrix rstd = matrix(args.inputs[1]);
+  const Matrix dy = matrix(args.inputs[2]);
+  const Matrix dx = matrix(args.outputs[0]);
+  for (int64_t t = 0; t < x.rows; ++t) {
+    for (int64_t head = 0; head < rstd.columns; ++head) {
+      const int64_t first = head * op.head_dim;
+      const double r = rstd(t, head);
+      double drstd = 0;
+      for (int64_t i = first; i < first + op.head_dim; ++i) drstd += double{dy(t, i)} * x(t, i);
+      const double from_rstd = drstd * r * r * r / static_cast<double>(op.head_dim);
+      for (int64_t i = first; i < first + op.head_dim; ++i) {
+        dx(t, i) = rounded(dy(t, i) * r - from_rstd * x(t, i));
+      }
+    }
+  }
+}
+
 // --- rope ----------------------------------------------------------------------------------------
 
 namespace {
@@ -161,12 +197,34 @@ void run(const Rope& op, const KernelArgs& args) {
     for (int64_t head = 0; head < x.columns; head += op.head_dim) {
       for (int64_t i = 0; i < pairs; ++i) {
         const double angle = positions[t] * rope_frequency(op, i) * (op.inverse ? -1.0 : 1.0);
-        const double a = x(t, head + i);
-        const double b = x(t, head + i + pairs);
-        y(t, head + i) = rounded(a * std::cos(angle) - b * std::sin(angle));
-        y(t, head + i + pairs) = rounded(a * std::sin(angle) + b * std::cos(angle));
+        const int64_t first = head + (op.interleaved ? 2 * i : i);
+        const int64_t second = first + (op.interleaved ? 1 : pairs);
+        const double a = x(t, first);
+        const double b = x(t, second);
+        y(t, first) = rounded(a * std::cos(angle) - b * std::sin(angle));
+        y(t, second) = rounded(a * std::sin(angle) + b * std::cos(angle));
       }
     }
+  }
+}
+
+void run(const TemperatureScale& op, const KernelArgs& args) {
+  const Matrix x = matrix(args.inputs[0]);
+  const Matrix y = matrix(args.outputs[0]);
+  for (int64_t t = 0; t < x.rows; ++t) {
+    const double position = args.inputs[1].as<int32_t>()[t];
+    const double scale =
+        1.0 + op.attn_scale * std::log(1.0 + std::floor((position + 1.0) / op.floor_scale));
+    for (int64_t i = 0; i < x.columns; ++i) y(t, i) = rounded(scale * x(t, i));
+  }
+}
+
+// The last multiple of `chunk` from the document's start that is not behind the token.
+void run(const ChunkStart& op, const KernelArgs& args) {
+  for (int64_t t = 0; t < args.inputs[0].size(); ++t) {
+    int64_t start = args.inputs[0].as<int32_t>()[t];
+    while (start + op.chunk <= t % op.sequence_len) start += op.chunk;
+    args.outputs[0].as<int32_t>()[t] = static_cast<int32_t>(start);
   }
 }
 

@@ -80,7 +80,7 @@ TensorSpecs infer(const ChunkStart& op, Specs in, int) {
   return {in[0]};
 }
 
-Gradients backward(const ChunkStart&, const BackwardContext&) { return {ValueId::none}; }
+Gradients backward(const ChunkStart&, const BackwardContext&) { not_differentiable("chunk_start"); }
 
 ShardRule shard(const ChunkStart&, AxisPlacements in) { return elementwise(in, 1, false); }
 

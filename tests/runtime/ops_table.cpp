@@ -95,7 +95,7 @@ std::vector<OpEntry> matmul_cases() {
 }
 
 std::vector<OpEntry> norm_cases() {
-  const Shape x = {kTokens, kHidden};
+  const Shape x = {kTokens, kHidden}, q = {kTokens, kQWidth}, heads = {kTokens, 8};
   return {
       {.label = "rms_norm",
        .op = RmsNorm{1e-5f},
@@ -114,6 +114,17 @@ std::vector<OpEntry> norm_cases() {
        .inputs = {constant(x), constant({kHidden}), positive({kTokens}), constant(x), state(x)},
        .outputs = {f32(x), f32({kHidden})},
        .refused = {bad(4, f32({kHidden}), "the addend must be like the output")}},
+      {.label = "head_norm",
+       .op = HeadNorm{kHeadDim, 1e-5f},
+       .inputs = {variable(q)},
+       .outputs = {f32(q), f32(heads)},
+       .refused = {bad(0, f32({kTokens}), "x must be (T,n*h)"),
+                   bad(0, f32({kTokens, kQWidth + 1}), "x must be (T,n*h)")}},
+      {.label = "head_norm_grad",
+       .op = HeadNormGrad{kHeadDim},
+       .inputs = {constant(q), positive(heads), constant(q)},
+       .outputs = {f32(q)},
+       .refused = {bad(1, f32(q), "rstd (T,n)"), bad(2, f32(heads), "dy must be (T,n*h)")}},
   };
 }
 
@@ -144,8 +155,24 @@ std::vector<OpEntry> attention_cases() {
   bad_gradients.push_back(bad(4, f32(kv), "dout must be shaped like q"));
   return {
       rope_case("rope", {kHeadDim, 10000.0, {}}),
-      rope_case("rope_inverse", {kHeadDim, 10000.0, {}, true}),
+      rope_case("rope_inverse",
+                {.head_dim = kHeadDim, .theta = 10000.0, .scaling = {}, .inverse = true}),
+      rope_case("rope_interleaved",
+                {.head_dim = kHeadDim, .theta = 10000.0, .scaling = {}, .interleaved = true}),
       rope_case("rope_llama3", {kHeadDim, 500.0, RopeScaling{8, 1, 4, 64}}),
+      {.label = "temperature_scale",
+       .op = TemperatureScale{2, 0.5},
+       .inputs = {variable(q), integers(Content::positions)},
+       .outputs = {f32(q)},
+       .refused = {bad(0, f32({kTokens}), "x must be (T,N)"),
+                   bad(1, f32({kTokens}), "positions (T) i32"),
+                   bad(1, i32({kTokens + 1}), "positions (T) i32")}},
+      {.label = "chunk_start",
+       .op = ChunkStart{2, kSequence},
+       .inputs = {documents},
+       .outputs = {i32({kTokens})},
+       .refused = {bad(0, f32({kTokens}), "document_start must be (T) i32"),
+                   bad(0, i32({kTokens + 1}), "whole sequences")}},
       {.label = "attention",
        .op = Attention{kHeadDim, kSequence},
        .inputs = {variable(q), variable(kv), variable(kv), documents},

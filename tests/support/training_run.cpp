@@ -25,7 +25,7 @@ Graph logical_graph(const TrainingRun& run, Kind kind) {
   Builder b(forward);
   const int64_t sequences = run.num_sequences / run.accumulation_steps;
   const BatchInputs batch = declare_batch(b, sequences, run.sequence_len);
-  const LossSums loss = llama_loss(b, with_derived_sizes(run.model), batch);
+  const LossSums loss = model_loss(b, with_derived_sizes(run.model), batch, run.options);
   verify(forward, "build");
   Differentiated backward = differentiate(std::move(forward), loss.loss_sum);
   verify(backward.graph, "autodiff");

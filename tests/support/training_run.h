@@ -4,7 +4,7 @@
 
 #include <functional>
 
-#include "models/llama.h"
+#include "models/model.h"
 #include "optim/optimizer.h"
 #include "tests/support/program_runner.h"
 
@@ -20,6 +20,7 @@ struct TokenBatch {
 
 struct TrainingRun {
   ModelConfig model;
+  ModelOptions options;
   OptimizerSettings optimizer;
   int64_t sequence_len = 8;
   int64_t num_sequences = 24;  // of a step
