@@ -20,12 +20,18 @@ namespace {
 
 enum class Kind { accumulate, update };
 
+ModelOptions options_of(const TrainingRun& run) {
+  ModelOptions options = run.options;
+  options.tensor_parallel = run.mesh.size(Axis::tp);
+  return options;
+}
+
 Graph logical_graph(const TrainingRun& run, Kind kind) {
   Graph forward;
   Builder b(forward);
   const int64_t sequences = run.num_sequences / run.accumulation_steps;
   const BatchInputs batch = declare_batch(b, sequences, run.sequence_len);
-  const LossSums loss = model_loss(b, with_derived_sizes(run.model), batch, run.options);
+  const LossSums loss = model_loss(b, with_derived_sizes(run.model), batch, options_of(run));
   verify(forward, "build");
   Differentiated backward = differentiate(std::move(forward), loss.loss_sum);
   verify(backward.graph, "autodiff");
