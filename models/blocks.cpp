@@ -39,8 +39,7 @@ Val project(const ModelContext& c, Val x, const Projection& p) {
   const Val w = weight(c, p.name, p.out, c.b.shape(x)[1], p.placement);
   const bool splits_outputs = p.placement[Axis::tp] == shard(0);
   const Placement placement = splits_outputs ? kColumnParallel : Placement{};
-  const Val bias =
-      p.has_bias ? c.b.parameter(p.name + ".bias", {p.out}, {}, placement) : Val::none;
+  const Val bias = p.has_bias ? c.b.parameter(p.name + ".bias", {p.out}, {}, placement) : Val::none;
   const Val y = c.b.linear(x, w);
   if (p.placement == kRowParallel) place_residual(c, y);  // before a bias asks for the whole sum
   return p.has_bias ? c.b.one(AddBias{}, {y, bias}) : y;
@@ -170,9 +169,9 @@ LossSums decoder_loss(const ModelContext& c, const std::function<Val(Val, int)>&
     x = layer(x, i);
   }
   x = norm(c, "model.norm", x);
-  const Val head = m.tie_word_embeddings
-                       ? table
-                       : weight(c, "lm_head", m.vocab_size, m.hidden_size, kByVocabulary);  // (V, D)
+  const Val head = m.tie_word_embeddings ? table
+                                         : weight(c, "lm_head", m.vocab_size, m.hidden_size,
+                                                  kByVocabulary);  // (V, D)
   const std::vector<Val> loss = c.b.linear_cross_entropy(x, head, c.batch.targets);
   return {loss[0], loss[1], c.routers};
 }

@@ -58,6 +58,7 @@ class Parallelizer {
     for (const Axis axis : kAxes) {
       const AxisPlacement p = value.placement[axis];
       if (p.kind != AxisPlacement::Kind::shard) continue;
+      if (axis == Axis::tp && p.dim == 0 && value.name.empty()) check_tokens_divide(value);
       const bool may_be_uneven = axis == Axis::dp && p.dim == 0 &&
                                  (value.kind == ValueKind::state || is_gradient(value.kind) ||
                                   value.kind == ValueKind::parameter);
@@ -67,14 +68,16 @@ class Parallelizer {
           "dim %d of '%s' %s does not divide by %s = %d; choose %s so that it does", p.dim,
           value.name, to_string(value.global_shape), name(axis), mesh_.size(axis), name(axis)));
     }
-    if (value.placement.tp_is_last) check_tokens_divide(value);
   }
 
+  // Weights and what is like them have been looked at before: these are tokens.
   void check_tokens_divide(const Value& value) const {
-    Placement without_tp = value.placement.with(Axis::tp, kReplicate);
-    without_tp.tp_is_last = false;
-    const size_t dim = static_cast<size_t>(value.placement[Axis::tp].dim);
-    const int64_t size = local_shape(value.global_shape, without_tp, mesh_)[dim];
+    int64_t size = value.global_shape[0];
+    if (value.placement.tp_is_last) {
+      Placement batch = value.placement.with(Axis::tp, kReplicate);
+      batch.tp_is_last = false;
+      size = local_shape(value.global_shape, batch, mesh_)[0];
+    }
     if (size % mesh_.size(Axis::tp) == 0) return;
     throw config_error(absl::StrFormat(
         "%d tokens of a micro-batch do not divide by tp = %d, as sequence parallelism needs; "
@@ -119,8 +122,8 @@ class Parallelizer {
     return cuts_sequences && takes_whole_sequences(node.op) ? kReplicate : now;
   }
 
-  // Where tp and another axis shard one dim of what a node reads or makes, they nest alike in all of
-  // it: as in an input that is so already, or else in the order in which the axes come.
+  // Where tp and another axis shard one dim of what a node reads or makes, they nest alike in all
+  // of it: as in an input that is so already, or else in the order in which the axes come.
   void nest(const Node& node, std::vector<Placement>& needed, std::vector<Placement>& given) const {
     std::optional<bool> tp_is_last;
     for (size_t i = 0; i < needed.size() && !tp_is_last; ++i) {
@@ -170,9 +173,8 @@ class Parallelizer {
 
   // Forward and backward gather for themselves, so that nothing whole stays alive in between.
   bool is_backward(const Node& reader) const {
-    return std::ranges::any_of(reader.outputs, [&](ValueId id) {
-      return logical_.value(id).kind == ValueKind::gradient;
-    });
+    return std::ranges::any_of(
+        reader.outputs, [&](ValueId id) { return logical_.value(id).kind == ValueKind::gradient; });
   }
 
   // From the axis that cuts last to the one that cuts first (local_box).
@@ -184,8 +186,7 @@ class Parallelizer {
   // Gathers and sums from the inner axes outward, then slices from the outer ones inward.
   ValueId move_to(ValueId at, const Placement& wanted, const Node& reader, bool in_place) {
     const Placement now = graph_.value(at).placement;
-    const bool turns =
-        now.is_nested() && wanted.is_nested() && now.tp_is_last != wanted.tp_is_last;
+    const bool turns = now.is_nested() && wanted.is_nested() && now.tp_is_last != wanted.tp_is_last;
     const Axes order = inner_first(now.is_nested() ? now.tp_is_last : wanted.tp_is_last);
     const auto move = [&](Axis axis, AxisPlacement to) {
       const Placement& held = graph_.value(at).placement;

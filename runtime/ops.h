@@ -246,15 +246,14 @@ struct Slice {  // whole -> this rank's shard along dim; along dim 0 it is a vie
   int dim;
 };
 
-using Op =
-    std::variant<Embedding, EmbeddingGrad, MatMul, AddBias, SumRows, RmsNorm, RmsNormGrad, Rope,
-                 Attention, AttentionGrad, SwiGlu, SwiGluGrad, Add, LinearCrossEntropy,
-                 LinearCrossEntropyGrad, Fill, Divide, Accumulate, SquaredNorm, ClipScale, AdamW,
-                 AllReduce, AllGather, ReduceScatter, AllToAll, Slice, HeadNorm, HeadNormGrad,
-                 TemperatureScale, ChunkStart, Route, RouteGrad, Experts, ExpertsGrad, Assign,
-                 Dispatch, DispatchGrad, Combine, GroupedMatMul, GroupedMatMulGrad,
-                 UpdateRouterBias, AllReduceMax, ExchangeRows, ReturnRows, CrossEntropyPart,
-                 MergeCrossEntropy, CrossEntropyPartGrad>;
+using Op = std::variant<Embedding, EmbeddingGrad, MatMul, AddBias, SumRows, RmsNorm, RmsNormGrad,
+                        Rope, Attention, AttentionGrad, SwiGlu, SwiGluGrad, Add, LinearCrossEntropy,
+                        LinearCrossEntropyGrad, Fill, Divide, Accumulate, SquaredNorm, ClipScale,
+                        AdamW, AllReduce, AllGather, ReduceScatter, AllToAll, Slice, HeadNorm,
+                        HeadNormGrad, TemperatureScale, ChunkStart, Route, RouteGrad, Experts,
+                        ExpertsGrad, Assign, Dispatch, DispatchGrad, Combine, GroupedMatMul,
+                        GroupedMatMulGrad, UpdateRouterBias, AllReduceMax, ExchangeRows, ReturnRows,
+                        CrossEntropyPart, MergeCrossEntropy, CrossEntropyPartGrad>;
 
 std::string_view name(const Op& op);    // "rms_norm"
 std::string_view family(const Op& op);  // "norm": the file that has its rules and kernels

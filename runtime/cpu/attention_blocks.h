@@ -52,8 +52,8 @@ AttentionShape attention_shape(const AttentionSizes& sizes);
 
 template <typename OpStruct>
 AttentionShape attention_shape(const OpStruct& op, const WorkspaceQuery& query) {
-  return attention_shape({query.inputs[0].shape, query.inputs[1].shape, op.head_dim,
-                          op.sequence_len, op.group});
+  return attention_shape(
+      {query.inputs[0].shape, query.inputs[1].shape, op.head_dim, op.sequence_len, op.group});
 }
 template <typename OpStruct>
 AttentionShape attention_shape(const OpStruct& op, const KernelArgs& args) {

@@ -199,8 +199,7 @@ void run(const AttentionGrad& op, const KernelArgs& args, const CpuThreads& thre
     fill_zero(s, sequence, kv_head, tensors.dk);
     fill_zero(s, sequence, kv_head, tensors.dv);
     for (int64_t i = 0; i < s.num_blocks(); ++i) {
-      const AttentionBlock block =
-          block_at(s, sequence, kv_head, i, args.inputs[3].as<int32_t>());
+      const AttentionBlock block = block_at(s, sequence, kv_head, i, args.inputs[3].as<int32_t>());
       if (block.num_heads > 0) backward_block(s, block, tensors, buffers);
     }
   });

@@ -93,9 +93,7 @@ struct AttributesOf {
     constexpr std::array kTexts = {"", "adds", "adds_in_place"};
     return kTexts[static_cast<size_t>(addend)];
   }
-  std::string operator()(const EmbeddingGrad& op) const {
-    return addend(op.addend);
-  }
+  std::string operator()(const EmbeddingGrad& op) const { return addend(op.addend); }
   std::string operator()(const MatMul& op) const {
     return words({op.transpose_a ? "transpose_a" : "", op.transpose_b ? "transpose_b" : "",
                   addend(op.addend)});

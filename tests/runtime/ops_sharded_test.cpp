@@ -156,9 +156,9 @@ TEST(ShardRules, AcceptWhatParallelismsNeed) {
     EXPECT_EQ(rule.inputs, inputs) << name(op);
     return rule.outputs;
   };
-  EXPECT_EQ(outputs(linear, {rows, kReplicate}), Placements{rows});       // data parallel
-  EXPECT_EQ(outputs(linear, {kReplicate, rows}), Placements{columns});    // column parallel
-  EXPECT_EQ(outputs(linear, {columns, columns}), Placements{kPartial});   // row parallel
+  EXPECT_EQ(outputs(linear, {rows, kReplicate}), Placements{rows});      // data parallel
+  EXPECT_EQ(outputs(linear, {kReplicate, rows}), Placements{columns});   // column parallel
+  EXPECT_EQ(outputs(linear, {columns, columns}), Placements{kPartial});  // row parallel
   EXPECT_EQ(outputs(linear, {kPartial, kReplicate}), Placements{kPartial});
   EXPECT_EQ(outputs(Add{}, {kPartial, kPartial}), Placements{kPartial});  // sums of gradients
   EXPECT_EQ(outputs(SwiGlu{}, {columns, columns}), Placements{columns});  // inside the MLP
@@ -168,9 +168,8 @@ TEST(ShardRules, AcceptWhatParallelismsNeed) {
             (Placements{columns, columns}));  // fewer key heads than ranks
   EXPECT_EQ(outputs(Embedding{}, {rows, kReplicate}), Placements{kPartial});  // by vocabulary
   EXPECT_EQ(outputs(EmbeddingGrad{}, {rows, kReplicate, kReplicate}), Placements{rows});
-  EXPECT_EQ(
-      outputs(LinearCrossEntropyGrad{}, {kReplicate, rows, kReplicate, kReplicate}),
-      (Placements{kReplicate, kReplicate, kPartial, rows}));
+  EXPECT_EQ(outputs(LinearCrossEntropyGrad{}, {kReplicate, rows, kReplicate, kReplicate}),
+            (Placements{kReplicate, kReplicate, kPartial, rows}));
   EXPECT_EQ(outputs(Accumulate{}, {kPartial, kPartial, kReplicate}), Placements{kPartial});
 }
 
@@ -181,10 +180,10 @@ TEST(ShardRules, GatherTokensRatherThanWeights) {
     return shard(Op{op}, inputs).inputs;
   };
   const MatMul linear{.transpose_b = true}, dx{}, dw{.transpose_a = true};
-  EXPECT_EQ(moved(linear, {rows, rows}), (Placements{kReplicate, rows}));     // up
-  EXPECT_EQ(moved(dx, {rows, columns}), (Placements{kReplicate, columns}));   // of down
-  EXPECT_EQ(moved(dw, {columns, rows}), (Placements{columns, kReplicate}));   // of up
-  EXPECT_EQ(moved(dw, {rows, columns}), (Placements{kReplicate, columns}));   // of down
+  EXPECT_EQ(moved(linear, {rows, rows}), (Placements{kReplicate, rows}));        // up
+  EXPECT_EQ(moved(dx, {rows, columns}), (Placements{kReplicate, columns}));      // of down
+  EXPECT_EQ(moved(dw, {columns, rows}), (Placements{columns, kReplicate}));      // of up
+  EXPECT_EQ(moved(dw, {rows, columns}), (Placements{kReplicate, columns}));      // of down
   EXPECT_EQ(moved(linear, {rows, kReplicate}), (Placements{rows, kReplicate}));  // router
 }
 

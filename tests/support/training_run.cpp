@@ -155,6 +155,22 @@ HostTensors initial_parameters(const Graph& graph, double initializer_range) {
   return parameters;
 }
 
+HostTensors evaluate(const TrainingRun& run, const TokenBatch& batch) {
+  Graph graph;
+  Builder b(graph);
+  const BatchInputs inputs = declare_batch(b, run.num_sequences, run.sequence_len);
+  const LossSums loss = model_loss(b, with_derived_sizes(run.model), inputs, options_of(run));
+  graph.outputs = {{"loss_sum", loss.loss_sum}, {"num_valid", loss.num_valid}};
+  graph = reorder(fuse_add(parallelize(graph, run.mesh)));
+  verify(graph, "evaluate");
+  const HostTensors parameters = initial_parameters(graph, run.model.initializer_range);
+  return run_on_ranks({{"evaluate", graph}}, run.mesh, run.runner, [&](ProgramRunner& runner) {
+    for (const auto& [name, tensor] : parameters) runner.set(name, tensor);
+    runner.run("evaluate", inputs_of(run, batch, 0));
+    for (const auto& [name, id] : graph.outputs) runner.record_output(name, "evaluate", name);
+  });
+}
+
 TrainingResult train(const TrainingRun& run, const std::vector<TokenBatch>& batches) {
   const std::vector<NamedGraph> graphs = training_graphs(run);
   const Graph& update = graphs[0].graph;

@@ -39,11 +39,11 @@ Tensors make(const Geometry& g, int64_t document_len, double std = 1.0) {
 
 void check_tensors(const Geometry& g, int64_t group, const Tensors& in, double std = 1.0) {
   const int64_t num_tokens = in.q.shape[0];
-  const auto forward =
-      check_op(Attention{g.head_dim, g.sequence_len, group}, {{in.q, in.k, in.v, in.document_start},
-                                                              {in.q.shape, {num_tokens, g.num_heads}},
-                                                              {},
-                                                              1e-5 * std});
+  const auto forward = check_op(Attention{g.head_dim, g.sequence_len, group},
+                                {{in.q, in.k, in.v, in.document_start},
+                                 {in.q.shape, {num_tokens, g.num_heads}},
+                                 {},
+                                 1e-5 * std});
   const OpCase backward{
       {in.q, in.k, in.v, in.document_start, forward[0], forward[1], normal(in.q.shape, 4)},
       {in.q.shape, in.k.shape, in.v.shape},
@@ -70,7 +70,8 @@ TEST(CpuAttention, HeadWidthsAndGroups) {
 
 // Of queries a rank has some heads, of keys and values all: one group, parts of two, part of one.
 TEST(CpuAttention, QueryHeadsAmongMoreKeyHeads) {
-  const auto check = [](int64_t num_heads, int64_t first_head, int64_t num_kv_heads, int64_t group) {
+  const auto check = [](int64_t num_heads, int64_t first_head, int64_t num_kv_heads,
+                        int64_t group) {
     SCOPED_TRACE(testing::Message() << num_heads << " heads from " << first_head);
     const Geometry g{2, 70, num_heads, num_kv_heads, 16};
     Tensors in = make(g, 32);

@@ -80,8 +80,8 @@ TEST(CpuCrossEntropyPart, MergesToTheWholeLoss) {
   constexpr int64_t kTokens = 300, kWidth = 12, kVocab = 50;
   const Tensor x = normal({kTokens, kWidth}, 1), weight = normal({kVocab, kWidth}, 2);
   const Tensor targets = random_integers(kTokens, -1, kVocab, 3), dloss = scalar(0.37f);
-  const auto whole =
-      run_kernel(LinearCrossEntropyGrad{}, {{x, weight, targets, dloss}, {{}, {}, x.shape, weight.shape}}, 1);
+  const auto whole = run_kernel(LinearCrossEntropyGrad{},
+                                {{x, weight, targets, dloss}, {{}, {}, x.shape, weight.shape}}, 1);
   for (const int64_t rows : {25, 49}) {
     Tensor parts = empty({2, 2, kTokens});
     std::vector<Tensor> halves;
@@ -100,8 +100,8 @@ TEST(CpuCrossEntropyPart, MergesToTheWholeLoss) {
     EXPECT_EQ(merged[2].at(0), whole[1].at(0));
     Tensor dx = filled(x.shape, 0.0f);
     for (const Tensor& half : halves) {
-      const auto made = check_op(CrossEntropyPartGrad{}, {{x, half, targets, merged[0], dloss},
-                                                          {x.shape, half.shape}});
+      const auto made = check_op(CrossEntropyPartGrad{},
+                                 {{x, half, targets, merged[0], dloss}, {x.shape, half.shape}});
       for (int64_t i = 0; i < dx.size(); ++i) dx.at(i) += made[0].at(i);
       expect_close({made[1]}, {rows_of(whole[3], half.offset[0], half.offset[0] + half.shape[0])},
                    1e-5);
