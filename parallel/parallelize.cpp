@@ -128,7 +128,7 @@ class Parallelizer {
     std::optional<bool> tp_is_last;
     for (size_t i = 0; i < needed.size() && !tp_is_last; ++i) {
       const Placement& now = home(node.inputs[i]).placement;
-      if (now.is_nested()) tp_is_last = now.tp_is_last;
+      if (now.is_nested() && needed[i].is_nested()) tp_is_last = now.tp_is_last;
     }
     for (size_t i = 0; i < needed.size() && !tp_is_last; ++i) {
       const Placement& now = home(node.inputs[i]).placement;
