@@ -54,7 +54,9 @@ BytesByCategory pools_of(const RunPlan& plan) {
 void compare_pools(std::vector<std::string> arguments) {
   if (arguments.empty()) throw config_error("usage: bench_pools CONFIG [key=value ...]");
   const Config config = load_bench_config(arguments);
-  const int num_ranks = static_cast<int>(config.parallel.dp.value_or(1));
+  const int num_ranks =
+      static_cast<int>(config.parallel.dp.value_or(1) * config.parallel.ep.value_or(1) *
+                       config.parallel.tp.value_or(1));
   validate(config, num_ranks);
   const auto backend =
       make_cpu_backend({.num_threads = threads_per_rank(config, 1), .overlap = false});

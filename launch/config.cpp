@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "launch/config_schema.h"
+#include "launch/layout_rules.h"
 #include "runtime/error.h"
 #include "runtime/rng.h"
 
@@ -22,21 +23,23 @@ Config read_config(YamlNode root, std::span<const std::string> overrides) {
   Config config;
   read_section(keys, root, {"", all_paths}, config);
   config.model = with_derived_sizes(config.model);
+  if (config.model.num_local_experts > 0 && !config.moe) config.moe.emplace();
   return config;
 }
 
-void validate_batch(const Config& config, int64_t dp) {
+void validate_batch(const Config& config, const ParallelSizes& sizes) {
   const int64_t global = config.train.global_batch_size;
   const int64_t micro = config.train.micro_batch_size;
-  const int64_t unit = micro * dp;
+  const int64_t unit = micro * sizes.num_batch_parts();
   if (global % unit == 0) return;
   const int64_t below = global / unit * unit;
   const std::string fix =
       below == 0 ? absl::StrFormat("%d", unit) : absl::StrFormat("%d or %d", below, below + unit);
   throw config_error(absl::StrFormat(
-      "train.global_batch_size %d is not divisible by train.micro_batch_size %d x parallel.dp %d "
+      "train.global_batch_size %d is not divisible by train.micro_batch_size %d x parallel.dp %d%s "
       "= %d; use train.global_batch_size=%s",
-      global, micro, dp, unit, fix));
+      global, micro, sizes.dp, sizes.ep > 1 ? absl::StrFormat(" x parallel.ep %d", sizes.ep) : "",
+      unit, fix));
 }
 
 void validate_schedule(const Config& config) {
@@ -79,17 +82,6 @@ Config load_config(const std::string& path, std::span<const std::string> overrid
   return read_config(load_yaml(path), overrides);
 }
 
-int64_t data_parallel_size(const Config& config, int world_size) {
-  const int64_t dp = config.parallel.dp.value_or(world_size);
-  if (dp != world_size) {
-    throw config_error(absl::StrFormat(
-        "parallel.dp is %d, but there are %d processes; start with mpirun -n %d, or use "
-        "parallel.dp=auto",
-        dp, world_size, dp));
-  }
-  return dp;
-}
-
 LrSchedule lr_schedule(const Config& config) {
   const OptimizerConfig& o = config.optimizer;
   return {.kind = o.lr_scheduler_type,
@@ -101,16 +93,18 @@ LrSchedule lr_schedule(const Config& config) {
 }
 
 int64_t accumulation_steps(const Config& config, int world_size) {
-  const int64_t dp = data_parallel_size(config, world_size);
-  validate_batch(config, dp);
-  return config.train.global_batch_size / (config.train.micro_batch_size * dp);
+  const ParallelSizes sizes = parallel_sizes(config.parallel, world_size);
+  validate_batch(config, sizes);
+  return config.train.global_batch_size / (config.train.micro_batch_size * sizes.num_batch_parts());
 }
 
 void validate(const Config& config, int world_size) {
   validate(config.model);
   validate_data(config);
   validate_schedule(config);
-  validate_batch(config, data_parallel_size(config, world_size));
+  const ParallelSizes sizes = parallel_sizes(config.parallel, world_size);
+  check_layout(config, sizes);
+  validate_batch(config, sizes);
 }
 
 std::string to_yaml(const Config& config) {

@@ -62,11 +62,29 @@ struct OptimizerConfig {
 };
 
 struct ParallelConfig {
-  std::optional<int64_t> dp;  // absent: auto, the number of processes
+  // Sizes of the mesh; absent: auto, what the others leave of the processes.
+  std::optional<int64_t> dp;
+  std::optional<int64_t> tp = 1;
+  std::optional<int64_t> ep = 1;
   int64_t zero = 0;
+  bool sequence_parallel = false;
   int64_t bucket_bytes = 16 << 20;
 
   bool operator==(const ParallelConfig&) const = default;
+};
+
+enum class Balance : uint8_t { bias, aux_loss, none };
+
+// How a mixture of experts is trained; its sizes are the model's.
+struct MoeConfig {
+  double capacity_factor = 0;   // 0: no token is dropped
+  std::optional<double> slots;  // rows of a pass / rows that a rank routes; absent: auto
+  Balance balance = Balance::bias;
+  double bias_update_rate = 1e-3;  // of Balance::bias
+  double aux_loss_coef = 1e-3;     // of Balance::aux_loss
+  double z_loss_coef = 0;
+
+  bool operator==(const MoeConfig&) const = default;
 };
 
 enum class DeviceKind : uint8_t { cpu };
@@ -123,6 +141,7 @@ struct Config {
   TrainConfig train;
   OptimizerConfig optimizer;
   ParallelConfig parallel;
+  std::optional<MoeConfig> moe;  // there when the model has experts
   RuntimeConfig runtime;
   CheckpointConfig checkpoint;
   LogConfig log;
@@ -141,12 +160,9 @@ Config parse_config(std::string_view text, const std::string& name,
 // What needs more than one key, and the number of processes. Throws a config error.
 void validate(const Config& config, int world_size);
 
-// dp with `auto` resolved: world_size. Throws a config error when they disagree.
-int64_t data_parallel_size(const Config& config, int world_size);
-
 LrSchedule lr_schedule(const Config& config);
 
-// Micro steps per step on every rank: global_batch_size / (micro_batch_size * dp).
+// Micro steps per step on every rank: global_batch_size / (micro_batch_size * dp * ep).
 int64_t accumulation_steps(const Config& config, int world_size);
 
 // The effective configuration: every key with its value. parse_config reads it back as the same.

@@ -193,13 +193,39 @@ Keys<OptimizerConfig> optimizer_keys() {
 Keys<ParallelConfig> parallel_keys() {
   using C = ParallelConfig;
   return {
-      key("dp", &C::dp, or_auto(integer(1, 1 << 20)), "processes that share each batch"),
-      key("zero", &C::zero, integer(0, 2),
-          "1: shards the optimizer's state over dp; 2: the gradients too"),
+      key("dp", &C::dp, or_auto(integer(1, 1 << 20)),
+          "groups of processes that share each batch; auto: what tp and ep leave of the processes"),
+      key("tp", &C::tp, or_auto(integer(1, 1 << 20)),
+          "processes that share the heads, MLPs and vocabulary of a model"),
+      key("ep", &C::ep, or_auto(integer(1, 1 << 20)),
+          "processes that share the experts, and the batch as those of dp do"),
+      key("zero", &C::zero, integer(0, 3),
+          "1: shards the optimizer's state over dp; 2: the gradients too; 3: the weights too"),
+      key("sequence_parallel", &C::sequence_parallel, boolean(),
+          "shards over tp what lies between attention and MLP, by tokens"),
       key("bucket_bytes", &C::bucket_bytes, byte_size(), "gradients that are reduced together"),
-      unsupported<C>("tp", "tensor parallelism"),
-      unsupported<C>("ep", "expert parallelism"),
-      unsupported<C>("sequence_parallel", "sequence parallelism"),
+  };
+}
+
+Keys<MoeConfig> moe_keys() {
+  using C = MoeConfig;
+  return {
+      optional_key("capacity_factor", &C::capacity_factor, positive_real(),
+                   "an expert takes this multiple of its equal share of a sequence's tokens, the "
+                   "rest is dropped; left out: none is"),
+      key("slots", &C::slots, or_auto(real(1e-6, 1e6)),
+          "rows that a process has room for, as a multiple of those that it routes: more go "
+          "through "
+          "in further passes; auto: 1, with expert parallelism 1.5"),
+      key("balance", &C::balance,
+          choice<Balance>(
+              {{"bias", Balance::bias}, {"aux_loss", Balance::aux_loss}, {"none", Balance::none}}),
+          "what keeps experts equally busy: a bias on the choice, which is no part of the loss, or "
+          "a loss"),
+      key("bias_update_rate", &C::bias_update_rate, real(0, 1), "of balance bias: change per step"),
+      key("aux_loss_coef", &C::aux_loss_coef, real(0, 1e3), "of balance aux_loss: its weight"),
+      key("z_loss_coef", &C::z_loss_coef, real(0, 1e3),
+          "weight of the loss that keeps the router's logits small"),
   };
 }
 
@@ -282,6 +308,7 @@ Keys<Config> config_keys() {
       section("train", &C::train, train_keys(), "for how long"),
       section("optimizer", &C::optimizer, optimizer_keys(), "how weights change"),
       section("parallel", &C::parallel, parallel_keys(), "how processes share the work"),
+      optional_section("moe", &C::moe, moe_keys(), "how experts are trained"),
       section("runtime", &C::runtime, runtime_keys(), "how a process works"),
       section("checkpoint", &C::checkpoint, checkpoint_keys(), "what is kept"),
       section("log", &C::log, log_keys(), "what is shown"),

@@ -5,6 +5,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "checkpoint/crc32c.h"
+#include "models/model.h"
 #include "runtime/error.h"
 
 namespace caravan {
@@ -20,13 +21,6 @@ SamplerOptions sampler_options(const Config& config) {
           .attend_across_documents = config.data.attend_across_documents};
 }
 
-BatchLayout batch_layout(const Config& config, const Mesh& mesh) {
-  return {.global_batch_size = config.train.global_batch_size,
-          .micro_batch_size = config.train.micro_batch_size,
-          .num_ranks = mesh.size(Axis::dp),
-          .rank = mesh.coordinate(Axis::dp)};
-}
-
 // Reads at most 64 Ki tokens, however large the file is; all of them when it is small.
 uint32_t probe(const TokenFile& file) {
   std::vector<int32_t> tokens(std::min(kProbeTokens, file.num_tokens()));
@@ -40,6 +34,15 @@ uint32_t probe(const TokenFile& file) {
 }
 
 }  // namespace
+
+BatchLayout batch_layout(const Config& config, const Mesh& mesh) {
+  const int parts = mesh.size(Axis::dp) * mesh.size(Axis::ep);
+  const Box box = local_box({parts}, batch_placement(), mesh);
+  return {.global_batch_size = config.train.global_batch_size,
+          .micro_batch_size = config.train.micro_batch_size,
+          .num_ranks = parts,
+          .rank = static_cast<int>(box.offset[0])};
+}
 
 Config with_data_vocabulary(Config config) {
   const TokenFile file(token_file_path(config.data.train.front().path, "train"));

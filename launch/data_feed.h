@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "data/batch.h"
 #include "data/prefetcher.h"
 #include "data/sampler.h"
 #include "launch/config.h"
@@ -17,6 +18,10 @@ namespace caravan {
 // `config` with the vocabulary of its training data, or that of the model when it gives one: a
 // config error when the data has more tokens than the model.
 Config with_data_vocabulary(Config config);
+
+// Which part of each batch a rank reads: dealt out over dp and ep as the graph's inputs are. All
+// ranks of a tp group read the same.
+BatchLayout batch_layout(const Config& config, const Mesh& mesh);
 
 class DataFeed {
  public:

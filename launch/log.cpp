@@ -95,6 +95,21 @@ std::string format_parameters(int64_t count) {
   return format_count(count);
 }
 
+namespace {
+
+// What is wrong is only shown when it is.
+std::string router_text(const RouterGroup& all) {
+  std::string text =
+      absl::StrFormat(" | moe max/mean %.2f passes %.2f", all.load_max_mean, all.passes);
+  const double percent = all.dropped_share * 100;
+  if (percent > 0)
+    text += absl::StrFormat(percent < 0.1 ? " dropped %.1g%%" : " dropped %.1f%%", percent);
+  if (all.dead_experts > 0) text += absl::StrFormat(" dead %d", all.dead_experts);
+  return text;
+}
+
+}  // namespace
+
 std::string step_line(const StepMetrics& m) {
   const double percent = 100.0 * static_cast<double>(m.step) / static_cast<double>(m.max_steps);
   std::string line = absl::StrFormat(
@@ -103,6 +118,7 @@ std::string step_line(const StepMetrics& m) {
       format_count(static_cast<int64_t>(std::llround(m.tokens_per_second))));
   if (m.mfu) line += absl::StrFormat(" | mfu %.1f%%", *m.mfu * 100);
   line += " | mem " + memory_text(m.memory_bytes, m.memory_limit_bytes);
+  if (m.routers && !m.routers->empty()) line += router_text(m.routers->all());
   line += " | eta " + format_duration(m.eta_seconds);
   if (m.skipped_steps > 0) line += absl::StrFormat(" | skip %d", m.skipped_steps);
   if (is_spike(m.loss_z)) line += absl::StrFormat(" | loss spike %+.1fz", *m.loss_z);

@@ -45,6 +45,17 @@ class JsonObject {
   void add(std::string_view key, const std::optional<double>& value) {
     if (value) add(key, *value);
   }
+  // One number of each item.
+  template <typename Item, typename Number>
+  void add(std::string_view key, std::span<const Item> items, Number Item::*member) {
+    add_key(key);
+    text_ += '[';
+    for (const Item& item : items) {
+      if (&item != items.data()) text_ += ',';
+      add_number(item.*member);
+    }
+    text_ += ']';
+  }
   void add_true(std::string_view key) {
     add_key(key);
     text_ += "true";
@@ -76,6 +87,19 @@ bool ends_inside_line(int descriptor) {
 
 }  // namespace
 
+namespace {
+
+void add_routers(JsonObject& line, std::span<const RouterGroup> groups) {
+  line.add("moe_first_layer", groups, &RouterGroup::first_layer);
+  line.add("moe_load_max_mean", groups, &RouterGroup::load_max_mean);
+  line.add("moe_passes", groups, &RouterGroup::passes);
+  line.add("moe_dropped", groups, &RouterGroup::dropped);
+  line.add("moe_dropped_share", groups, &RouterGroup::dropped_share);
+  line.add("moe_dead", groups, &RouterGroup::dead_experts);
+}
+
+}  // namespace
+
 bool is_spike(const std::optional<double>& z) { return z && *z >= kSpike; }
 
 void metrics_line(const StepMetrics& m, std::string& text) {
@@ -95,6 +119,7 @@ void metrics_line(const StepMetrics& m, std::string& text) {
   line.add("save_ms", m.save_ms);
   line.add("fwd_ms", m.forward_ms);
   line.add("comm_ms", m.comm_ms);
+  if (m.routers && !m.routers->empty()) add_routers(line, m.routers->groups());
   line.add("loss_z", m.loss_z);
   line.add("grad_norm_z", m.grad_norm_z);
   if (is_spike(m.loss_z) || is_spike(m.grad_norm_z)) line.add_true("spike");
@@ -108,7 +133,7 @@ MetricsFile::MetricsFile(const std::string& path)
                                        path, std::strerror(errno)));
   }
   inside_line_ = ends_inside_line(descriptor_);
-  line_.reserve(1024);  // of some 300 bytes
+  line_.reserve(2048);  // of some 300 bytes, with experts 800
 }
 
 MetricsFile::~MetricsFile() { close(descriptor_); }

@@ -4,7 +4,10 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
+
+#include "launch/router_metrics.h"
 
 namespace caravan {
 
@@ -29,7 +32,8 @@ struct StepMetrics {
   std::optional<double> forward_ms;
   std::optional<double> comm_ms;  // waiting for communication
   double eta_seconds = 0;
-  int64_t skipped_steps = 0;  // so far, for a loss or gradient that was not finite
+  int64_t skipped_steps = 0;               // so far, for a loss or gradient that was not finite
+  const RouterMetrics* routers = nullptr;  // of a mixture of experts; outlives the line
 };
 
 // From this z-score on, a loss or gradient norm is a spike: about once in a million steps by
@@ -38,6 +42,8 @@ inline constexpr double kSpike = 5;
 bool is_spike(const std::optional<double>& z);
 
 // The line of a step, without the line break. What is not finite or absent is null or left out.
+// Of a mixture of experts, arrays with a number for each group of layers (launch/router_metrics.h):
+// moe_first_layer, moe_load_max_mean, moe_passes, moe_dropped, moe_dropped_share, moe_dead.
 // `line` is written anew and keeps its memory.
 void metrics_line(const StepMetrics& metrics, std::string& line);
 

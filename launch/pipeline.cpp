@@ -2,10 +2,14 @@
 
 #include <algorithm>
 
+#include "launch/layout_rules.h"
+#include "launch/model_options.h"
 #include "models/model.h"
 #include "optim/optimizer.h"
 #include "parallel/bucket.h"
 #include "parallel/parallelize.h"
+#include "parallel/prefetch.h"
+#include "parallel/shard_parameters.h"
 #include "runtime/builder.h"
 #include "runtime/error.h"
 #include "runtime/passes/autodiff.h"
@@ -56,7 +60,8 @@ class Pipeline {
       if (observer_) observer_(name(kind), pass, graph);
     };
     Graph graph;
-    const LossSums loss = build_forward(graph);
+    const LossSums loss = build_forward(graph, kind != ProgramKind::evaluate);
+    if (config_.parallel.zero >= 3) graph = shard_parameters(std::move(graph), mesh_);
     if (kind == ProgramKind::evaluate) {
       graph.outputs = {{"loss_sum", loss.loss_sum}, {"num_valid", loss.num_valid}};
     }
@@ -75,6 +80,8 @@ class Pipeline {
     }
     graph = parallelize(graph, mesh_);
     passed("parallelize", graph);
+    graph = prefetch(std::move(graph));
+    passed("prefetch", graph);
     graph = fuse_add(std::move(graph));
     passed("fuse_add", graph);
     graph = bucket_gradients(reorder(std::move(graph)), config_.parallel.bucket_bytes);
@@ -85,12 +92,12 @@ class Pipeline {
   }
 
  private:
-  LossSums build_forward(Graph& graph) const {
+  LossSums build_forward(Graph& graph, bool training) const {
     Builder b(graph);
     const int64_t replicas = mesh_.size(Axis::dp) * mesh_.size(Axis::ep);
     const BatchInputs batch =
         declare_batch(b, config_.train.micro_batch_size * replicas, config_.data.sequence_len);
-    return model_loss(b, config_.model, batch, {});
+    return model_loss(b, config_.model, batch, model_options(config_, mesh_, training));
   }
 
   void append_optimizer(Graph& graph, ProgramKind kind, const MicroBatchResult& result) const {
@@ -127,9 +134,14 @@ int64_t RunPlan::transient_bytes() const {
 }
 
 Mesh make_mesh(const Config& config, int world_size) {
+  const ParallelSizes sizes = parallel_sizes(config.parallel, world_size);
   Mesh mesh;
-  mesh.sizes[static_cast<size_t>(Axis::dp)] =
-      static_cast<int>(data_parallel_size(config, world_size));
+  const auto set = [&](Axis axis, int64_t size) {
+    mesh.sizes[static_cast<size_t>(axis)] = static_cast<int>(size);
+  };
+  set(Axis::dp, sizes.dp);
+  set(Axis::ep, sizes.ep);
+  set(Axis::tp, sizes.tp);
   return mesh;
 }
 

@@ -25,8 +25,8 @@ struct RunPlan {
   int64_t arena_bytes() const { return layout.bytes + transient_bytes(); }
 };
 
-// Called with the graph after each pass: "build", "autodiff", "optimizer", "parallelize", "bucket",
-// "schedule".
+// Called with the graph after each pass: "build", "autodiff", "optimizer", "parallelize",
+// "prefetch", "bucket", "schedule".
 using GraphObserver =
     std::function<void(std::string_view program, std::string_view pass, const Graph& graph)>;
 

@@ -29,10 +29,11 @@
 namespace caravan {
 namespace {
 
-constexpr std::array kTrainingPasses = {"build",     "autodiff",  "merge_loss",
-                                        "recompute", "optimizer", "parallelize",
-                                        "fuse_add",  "bucket",    "schedule"};
-constexpr std::array kEvaluationPasses = {"build", "parallelize", "fuse_add", "bucket", "schedule"};
+constexpr std::array kTrainingPasses = {"build",     "autodiff",    "merge_loss", "recompute",
+                                        "optimizer", "parallelize", "prefetch",   "fuse_add",
+                                        "bucket",    "schedule"};
+constexpr std::array kEvaluationPasses = {"build",    "parallelize", "prefetch",
+                                          "fuse_add", "bucket",      "schedule"};
 constexpr std::array kPrograms = {"update", "accumulate", "evaluate"};
 
 // 1234567 -> "1.23 M"; `units` are "", thousands, millions and so on.
@@ -109,18 +110,27 @@ std::string describe_model(const PlanView& view) {
                          in_units(static_cast<double>(num_parameters(view.run)), kCounts));
 }
 
+// "dp 2 x tp 2, zero 1, sequence parallel"
+std::string describe_layout(const PlanView& view) {
+  const ParallelConfig& parallel = view.config.parallel;
+  const bool splits_sequences = parallel.sequence_parallel && view.run.mesh.size(Axis::tp) > 1;
+  return absl::StrFormat("%s, zero %d%s", to_string(view.run.mesh), parallel.zero,
+                         splits_sequences ? ", sequence parallel" : "");
+}
+
 void print_head(const PlanView& view, std::ostream& out) {
   const ModelConfig& model = view.config.model;
   out << absl::StrFormat("model  %s: %d layers, hidden size %d, vocabulary %d\n",
                          describe_model(view), model.num_hidden_layers, model.hidden_size,
                          model.vocab_size);
-  out << absl::StrFormat("mesh   %s, zero %d\n", to_string(view.run.mesh),
-                         view.config.parallel.zero);
+  const Mesh& mesh = view.run.mesh;
+  const int ep = mesh.size(Axis::ep);
+  out << absl::StrFormat("mesh   %s\n", describe_layout(view));
   out << absl::StrFormat(
-      "step   %s tokens = dp %d x micro_batch_size %d x sequence_len %d x accumulation %d\n\n",
-      format_count(tokens_per_step(view.config)), view.run.mesh.size(Axis::dp),
-      view.config.train.micro_batch_size, view.config.data.sequence_len,
-      view.run.accumulation_steps);
+      "step   %s tokens = dp %d%s x micro_batch_size %d x sequence_len %d x accumulation %d\n\n",
+      format_count(tokens_per_step(view.config)), mesh.size(Axis::dp),
+      ep > 1 ? absl::StrFormat(" x ep %d", ep) : "", view.config.train.micro_batch_size,
+      view.config.data.sequence_len, view.run.accumulation_steps);
 }
 
 void print_row(std::ostream& out, std::string_view name, const std::array<std::string, 3>& columns,
@@ -208,6 +218,7 @@ void print_json(const PlanView& view, std::ostream& out) {
   json["ranks"] = view.num_ranks;
   for (const Axis axis : kAxes) json["mesh"][std::string(name(axis))] = view.run.mesh.size(axis);
   json["zero"] = view.config.parallel.zero;
+  json["sequence_parallel"] = view.config.parallel.sequence_parallel;
   json["accumulation_steps"] = view.run.accumulation_steps;
   json["tokens_per_step"] = tokens_per_step(view.config);
   json["flops_per_step"] = flops_per_step(view);
@@ -219,9 +230,16 @@ void print_json(const PlanView& view, std::ostream& out) {
   out << json.dump(2) << "\n";
 }
 
+constexpr int kMostRanks = 1 << 20;
+
 int ranks_of(const PlanRequest& request, const Config& config) {
   if (request.num_ranks > 0) return request.num_ranks;
-  return static_cast<int>(config.parallel.dp.value_or(1));
+  const ParallelConfig& p = config.parallel;
+  const int64_t product = p.dp.value_or(1) * p.ep.value_or(1) * p.tp.value_or(1);
+  if (product <= kMostRanks) return static_cast<int>(product);
+  throw config_error(absl::StrFormat(
+      "parallel.dp x ep x tp is %d, and a plan is for at most %d processes; use smaller ones",
+      product, kMostRanks));
 }
 
 // As if this machine held as many of the ranks as it has processors.
@@ -262,9 +280,9 @@ const Program& chosen_program(const RunPlan& run, const std::string& name) {
 }
 
 void write_svg(const PlanView& view, const Program& program, const std::string& path) {
-  const std::string title = absl::StrFormat(
-      "%s, %s, zero %d, %d x %d tokens", describe_model(view), to_string(view.run.mesh),
-      view.config.parallel.zero, view.config.train.micro_batch_size, view.config.data.sequence_len);
+  const std::string title =
+      absl::StrFormat("%s, %s, %d x %d tokens", describe_model(view), describe_layout(view),
+                      view.config.train.micro_batch_size, view.config.data.sequence_len);
   std::ofstream file(path);
   file << plan_svg(program, view.run.layout, title);
   file.close();
@@ -339,8 +357,10 @@ void add_plan_command(CLI::App& app) {
   const auto request = std::make_shared<PlanRequest>();  // CLI11 keeps references to the values
   command->add_option("CONFIG", request->config_path, "YAML file")->required();
   command->add_option("KEY=VALUE", request->overrides, "overrides, such as parallel.zero=2");
-  command->add_option("--ranks", request->num_ranks, "processes; default: parallel.dp, or 1")
-      ->check(CLI::Range(1, 1 << 20));
+  command
+      ->add_option("--ranks", request->num_ranks,
+                   "processes; default: parallel.dp x ep x tp, auto counts as 1")
+      ->check(CLI::Range(1, kMostRanks));
   CLI::Option* svg = command->add_option("--svg", request->svg_path, "write a picture of the plan");
   command->add_option("--program", request->program,
                       "of picture and graph: update (default), accumulate, evaluate");
@@ -348,7 +368,7 @@ void add_plan_command(CLI::App& app) {
   command
       ->add_option("--dump-graph", request->dump_pass,
                    "print the graph after a pass, nothing else: build, autodiff, optimizer, "
-                   "parallelize, bucket, schedule")
+                   "parallelize, prefetch, bucket, schedule")
       ->excludes(svg)
       ->excludes(json);
   command->callback([request] { print_plan(*request, std::cout); });

@@ -17,7 +17,7 @@ namespace caravan {
 struct PlanRequest {
   std::string config_path;
   std::vector<std::string> overrides = {};
-  int num_ranks = 0;           // 0: parallel.dp, or 1 when that is auto
+  int num_ranks = 0;           // 0: parallel.dp x ep x tp, an `auto` counts as 1
   std::string svg_path = {};   // empty: no picture
   std::string program = {};    // of the picture and the graph; empty: "update"
   std::string dump_pass = {};  // not empty: prints the graph after this pass, nothing else

@@ -40,13 +40,14 @@ Effect effect_of(const std::string& path, const Config& before, const Config& af
       path == "model.initializer_range" || path == "model.max_position_embeddings";
   if (in("model.") && !is_of_start) return Effect::another_model;
   if (in("optimizer.") || (in("data.") && !in("data.validation")) || path == "train.seed" ||
-      path == "train.global_batch_size") {
+      path == "train.global_batch_size" || (in("moe.") && path != "moe.slots")) {
     return Effect::another_run;
   }
   if (path == "train.max_steps" && changes_schedule(before, after, step)) {
     return Effect::another_run;
   }
-  return path == "train.micro_batch_size" ? Effect::rounding : Effect::none;
+  const bool is_rounding = path == "train.micro_batch_size" || path == "moe.slots";
+  return is_rounding ? Effect::rounding : Effect::none;
 }
 
 void check_changes(const CheckpointHeader& header, const Config& config, Console* console,

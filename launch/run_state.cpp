@@ -128,6 +128,7 @@ void load_persistent(const RunPlan& run, const Mesh& mesh, const Arena& arena,
   for (const Value* value : saved_values(run)) {
     progress.moved();
     const Box box = local_box(value->global_shape, value->placement, mesh);
+    if (num_elements(box.extent) == 0) continue;  // all of it is on other ranks
     checkpoint.read({.name = value->name,
                      .dtype = value->dtype,
                      .global_shape = value->global_shape,

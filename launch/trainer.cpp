@@ -53,6 +53,19 @@ std::string common_identity(Communicator& world, const DataFeed& data) {
   return all[0];
 }
 
+// "dp 2 x tp 2, sequence parallel"
+std::string describe_layout(const Config& config, const Mesh& mesh) {
+  const bool splits_sequences = config.parallel.sequence_parallel && mesh.size(Axis::tp) > 1;
+  return to_string(mesh) + (splits_sequences ? ", sequence parallel" : "");
+}
+
+// Who reads other tokens than the others: "4 ranks", "2 groups of 2 ranks".
+std::string batch_parts(const Mesh& mesh) {
+  const int parts = mesh.size(Axis::dp) * mesh.size(Axis::ep), tp = mesh.size(Axis::tp);
+  if (tp == 1) return absl::StrFormat("%d ranks", parts);
+  return absl::StrFormat("%d groups of %d ranks", parts, tp);
+}
+
 }  // namespace
 
 Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
@@ -70,6 +83,10 @@ Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
                                                       .before_update = [this] { saver_->detach(); },
                                                       .after_node = options.after_node,
                                                       .progress = options.progress});
+  const Mesh& mesh = session_->mesh();
+  routers_ = RouterMetrics(
+      session_->plan().program("update").graph,
+      session_->plan().accumulation_steps * mesh.size(Axis::dp) * mesh.size(Axis::ep));
   if (is_first) console_ = std::make_unique<Console>(console_options(config_.log.logging_steps));
   votes_.resize(static_cast<size_t>(world.size()));
   stages_.resize(votes_.size());
@@ -133,13 +150,13 @@ void Trainer::show_start() const {
   console_->table({
       {"run folder", config_.output_dir},
       {"parameters", format_parameters(num_parameters(s.plan()))},
-      {"mesh", to_string(s.mesh())},
+      {"mesh", describe_layout(config_, s.mesh())},
       {"device", session_->backend().description()},
       {"ZeRO stage", std::to_string(config_.parallel.zero)},
       {"tokens per step", format_count(batch * config_.data.sequence_len)},
-      {"batch", absl::StrFormat("%d sequences of %d: %d x %d micro steps x %d ranks", batch,
+      {"batch", absl::StrFormat("%d sequences of %d: %d x %d micro steps x %s", batch,
                                 config_.data.sequence_len, config_.train.micro_batch_size,
-                                s.plan().accumulation_steps, s.mesh().size(Axis::dp))},
+                                s.plan().accumulation_steps, batch_parts(s.mesh()))},
       {"steps", absl::StrFormat("%d of %d done", state_.step, config_.train.max_steps)},
       {"memory planned",
        absl::StrFormat("%s per rank: %s arena, %s the rest; limit %s (%s)",
@@ -172,6 +189,7 @@ Trainer::StepResult Trainer::train_step() {
     }
     executor.run();
   }
+  routers_.read(update);
   const double loss = update.output("loss"), grad_norm = update.output("grad_norm");
   return {.is_skipped = !std::isfinite(loss) || !std::isfinite(grad_norm),
           .loss = loss,
@@ -245,6 +263,8 @@ void Trainer::report(const StepResult& result) {
   m.save_ms = saver_->take_wait_seconds() * 1e3;
   m.eta_seconds = eta_seconds();
   m.skipped_steps = state_.skipped_steps;
+  routers_.update();
+  m.routers = &routers_;
   console_->step(m);
   if (metrics_) metrics_->step(m);
   if (metrics_ && !metrics_->error().empty()) console_->warn("metrics", metrics_->error());

@@ -82,6 +82,7 @@ class Trainer {
   std::unique_ptr<MetricsFile> metrics_;  // rank 0
   std::unique_ptr<Saver> saver_;
 
+  RouterMetrics routers_;  // of the last step
   TrainingState state_;
   bool save_is_due_ = false;
   std::vector<StepVote> votes_;    // by rank; like the stages, of one step after the other

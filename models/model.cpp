@@ -7,11 +7,14 @@
 
 namespace caravan {
 
+Placement batch_placement() {
+  return Placement{}.with(Axis::dp, shard(0)).with(Axis::ep, shard(0));
+}
+
 BatchInputs declare_batch(Builder& b, int64_t num_sequences, int64_t sequence_len) {
   const Shape tokens = {num_sequences * sequence_len};
-  const Placement by_token = Placement{}.with(Axis::dp, shard(0)).with(Axis::ep, shard(0));
   const auto declare = [&](const char* name) {
-    return b.input(name, tokens, DType::i32, by_token);
+    return b.input(name, tokens, DType::i32, batch_placement());
   };
   return {declare("input_ids"), declare("targets"), declare("positions"), declare("document_start"),
           sequence_len};

@@ -18,7 +18,10 @@ struct BatchInputs {
   int64_t sequence_len;
 };
 
-// Declares them, sharded over the data axes; num_sequences is that of all ranks.
+// How the tokens of a batch lie: sharded over the data axes.
+Placement batch_placement();
+
+// Declares them, placed so; num_sequences is that of all ranks.
 BatchInputs declare_batch(Builder& b, int64_t num_sequences, int64_t sequence_len);
 
 // How a model is built beyond its numbers: none of this changes what it computes.

@@ -90,12 +90,14 @@ class Parallelizer {
   }
 
   void place(const Node& node) {
+    if (node.layer != layer_) gathered_.clear();
+    layer_ = node.layer;
     std::vector<Placement> needed(node.inputs.size());
     std::vector<Placement> given(node.outputs.size());
     for (const Axis axis : kAxes) {
       if (mesh_.size(axis) == 1) continue;
       std::vector<AxisPlacement> now;
-      for (const ValueId id : node.inputs) now.push_back(seen(node, axis, id));
+      for (const ValueId id : node.inputs) now.push_back(shown(id, axis, node));
       const ShardRule rule = shard(node.op, now);
       check(rule.inputs.size() == needed.size() && rule.outputs.size() == given.size(),
             "the placement rule of %s speaks of other tensors than it has", name(node.op));
@@ -105,7 +107,9 @@ class Parallelizer {
     nest(node, needed, given);
     Node placed = node;
     for (size_t i = 0; i < needed.size(); ++i) {
-      placed.inputs[i] = moved(node.inputs[i], needed[i], node);
+      const bool is_read = !names_only_a_shape(node, i);
+      placed.inputs[i] =
+          is_read ? moved(node.inputs[i], needed[i], node) : home_[index(node.inputs[i])];
     }
     for (size_t i = 0; i < given.size(); ++i) {
       placed.outputs[i] = add(logical_.value(node.outputs[i]), given[i]);
@@ -115,11 +119,23 @@ class Parallelizer {
     for (const ValueId id : node.outputs) follow_declaration(id, node);
   }
 
-  // How the input lies, as the rule of the node's op shall see it.
-  AxisPlacement seen(const Node& node, Axis axis, ValueId logical) const {
+  bool is_parameter(ValueId logical) const {
+    return logical_.value(logical).kind == ValueKind::parameter;
+  }
+
+  // What rules see. Shards of a weight along dp (ZeRO 3) are only where it is kept: but for the
+  // update, everybody computes with all of it. And tp cuts tokens anywhere.
+  AxisPlacement shown(ValueId logical, Axis axis, const Node& reader) const {
     const AxisPlacement now = home(logical).placement[axis];
+    const bool is_kept_so = axis == Axis::dp && is_parameter(logical);
+    if (is_kept_so && family(reader.op) != "update") return kReplicate;
     const bool cuts_sequences = axis == Axis::tp && now == shard(0);
-    return cuts_sequences && takes_whole_sequences(node.op) ? kReplicate : now;
+    return cuts_sequences && takes_whole_sequences(reader.op) ? kReplicate : now;
+  }
+
+  // The table of a gradient of an embedding is not read: nothing is gathered for it.
+  bool names_only_a_shape(const Node& node, size_t input) const {
+    return std::holds_alternative<EmbeddingGrad>(node.op) && is_parameter(node.inputs[input]);
   }
 
   // Where tp and another axis shard one dim of what a node reads or makes, they nest alike in all
@@ -165,10 +181,11 @@ class Parallelizer {
                 bool in_place = false) {
     const ValueId from = home_[index(logical)];
     if (graph_.value(from).placement == wanted) return from;
+    auto& known = is_parameter(logical) ? gathered_ : moved_;
     const Move move{logical, to_string(wanted), is_backward(reader)};
-    const auto known = moved_.find(move);
-    if (known != moved_.end()) return known->second;
-    return moved_[move] = move_to(from, wanted, reader, in_place);
+    const auto [entry, is_new] = known.try_emplace(move, ValueId::none);
+    if (is_new) entry->second = move_to(from, wanted, reader, in_place);
+    return entry->second;
   }
 
   // Forward and backward gather for themselves, so that nothing whole stays alive in between.
@@ -269,6 +286,8 @@ class Parallelizer {
   Graph graph_;
   std::vector<ValueId> home_;  // by logical value: where it was made, or its sum
   std::map<Move, ValueId> moved_;
+  std::map<Move, ValueId> gathered_;  // parameters: of the layer that is being placed
+  int layer_ = -1;
 };
 
 }  // namespace

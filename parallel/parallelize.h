@@ -11,6 +11,8 @@
 
 namespace caravan {
 
+// Weights that are not where an op needs them are gathered for the nodes of one layer in a row and
+// dropped: backward gathers them again (ZeRO 3; prefetch.h has it begin earlier).
 // Shapes become what a rank holds, global_shape stays. Axes of size 1 count as replicated. Outputs
 // come out replicated, updates placed like what they update. Dims divide evenly, except dim 0
 // of optimizer state and of what is reduced to it (local_box in runtime/mesh.h); any other dim

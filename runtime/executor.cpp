@@ -120,12 +120,24 @@ void Executor::set_input(std::string_view name, float value) {
   backend_.copy_in(input(name).data, &value, sizeof(value));
 }
 
-float Executor::output(std::string_view name) const {
+const TensorView& Executor::output_view(std::string_view name) const {
   const auto found = std::ranges::find(outputs_, name, &NamedView::name);
   check(found != outputs_.end(), "program '%s' has no output '%s'", program_.name, name);
+  return found->view;
+}
+
+float Executor::output(std::string_view name) const {
   float value = 0;
-  backend_.copy_out(&value, found->view.data, sizeof(value));
+  backend_.copy_out(&value, output_view(name).data, sizeof(value));
   return value;
+}
+
+void Executor::output(std::string_view name, std::span<float> values) const {
+  const TensorView& view = output_view(name);
+  check(view.dtype == DType::f32 && view.size() == std::ssize(values),
+        "output '%s' of program '%s' has %d elements, not %d", name, program_.name, view.size(),
+        values.size());
+  backend_.copy_out(values.data(), view.data, static_cast<int64_t>(values.size_bytes()));
 }
 
 void Executor::run() {

@@ -40,8 +40,9 @@ class Executor {
   // A value's memory, as this rank holds it. Inputs are written before each run.
   TensorView view(ValueId id) const;
   const TensorView& input(std::string_view name) const;
-  void set_input(std::string_view name, float value);  // a scalar
-  float output(std::string_view name) const;           // a scalar, after run()
+  void set_input(std::string_view name, float value);                 // a scalar
+  float output(std::string_view name) const;                          // a scalar, after run()
+  void output(std::string_view name, std::span<float> values) const;  // all of a tensor
 
   void run();
 
@@ -66,6 +67,7 @@ class Executor {
     TensorView view;
   };
 
+  const TensorView& output_view(std::string_view name) const;
   size_t find_first_update() const;
   void bind_named();
   void bind(size_t step, int64_t num_communication);

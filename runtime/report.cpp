@@ -156,7 +156,7 @@ std::string key_for(MemoryCategory category, const MemoryReport& report) {
     case MemoryCategory::workspace:
       return "fewer runtime.threads or a smaller train.micro_batch_size";
     case MemoryCategory::weights:
-      return "";
+      return has_peers && report.zero < 3 ? "parallel.zero=3" : "";
   }
   throw internal_error("unknown memory category");
 }

@@ -181,8 +181,15 @@ class Planner {
     if (storage_[index(id)].root != id || !is_transient(id) || group_of_[index(id)] >= 0) return;
     if (lifetimes_[index(id)].first < 0) return;  // pruned away
     member_[id] = {plan_.blocks.size(), 0};
-    add_block(label(id), category_of(graph_.value(id).kind), bytes_[index(id)],
-              lifetimes_[index(id)]);
+    const ValueKind kind = holds_weights(id) ? ValueKind::parameter : graph_.value(id).kind;
+    add_block(label(id), category_of(kind), bytes_[index(id)], lifetimes_[index(id)]);
+  }
+
+  // Gathered from shards, to be read (ZeRO 3).
+  bool holds_weights(ValueId id) const {
+    const Node* producer = producers_[index(id)];
+    return producer != nullptr && std::holds_alternative<AllGather>(producer->op) &&
+           graph_.value(producer->inputs[0]).kind == ValueKind::parameter;
   }
 
   void add_workspace(size_t step) {

@@ -129,8 +129,8 @@ TEST(Config, SaysWhatAValueShouldBe) {
   EXPECT_EQ(message_of({"runtime.memory_limit=20G"}),
             "command line: runtime.memory_limit is '20G'; expected auto or a size such as 512MiB "
             "or 20GiB");
-  EXPECT_EQ(message_of({"parallel.zero=3"}),
-            "command line: parallel.zero is '3'; expected an integer from 0 to 2");
+  EXPECT_EQ(message_of({"parallel.zero=4"}),
+            "command line: parallel.zero is '4'; expected an integer from 0 to 3");
   EXPECT_EQ(message_of({"data.train=[]"}),
             "command line: data.train is a list: []; expected a path, or a list such as [{path: "
             "data/docs}]");
@@ -151,9 +151,6 @@ TEST(Config, AsksForMissingKeys) {
 }
 
 TEST(Config, RefusesWhatComesLaterByName) {
-  EXPECT_EQ(message_of({"parallel.tp=2"}),
-            "command line: parallel.tp: tensor parallelism is not supported in this version; "
-            "remove the key");
   EXPECT_EQ(message_of({"model.init_from=x"}),
             "command line: model.init_from: starting from other weights is not supported in this "
             "version; remove the key");
@@ -215,8 +212,8 @@ TEST(Config, ChecksTheBatchWithAllNumbersNamed) {
             "train.global_batch_size 8 is not divisible by train.micro_batch_size 2 x parallel.dp "
             "8 = 16; use train.global_batch_size=16");
   EXPECT_EQ(config_message([] { validate(small({"parallel.dp=4"}), 2); }),
-            "parallel.dp is 4, but there are 2 processes; start with mpirun -n 4, or use "
-            "parallel.dp=auto");
+            "parallel.dp 4 x parallel.ep 1 x parallel.tp 1 = 4, but there are 2 processes; start "
+            "with mpirun -n 4, or use parallel.dp=auto");
 }
 
 TEST(Config, ChecksKeysAgainstEachOther) {
@@ -243,6 +240,10 @@ TEST(Config, RoundTrips) {
       {"output_dir=\"a b: 'c'\"", "train.seed=123456789", "optimizer.learning_rate=3.3e-7"},
       {"runtime={memory_limit: 1.5GiB, threads: 3, keep_all: true, overlap: false}"},
       {"runtime.recompute=none"},
+      {"parallel={dp: 2, tp: auto, ep: 4, zero: 3, sequence_parallel: true}"},
+      {"moe={capacity_factor: 1.25, balance: aux_loss, aux_loss_coef: 0.01, z_loss_coef: 1e-4}"},
+      {"moe={slots: 1.25, balance: none}"},
+      {"moe={}"},
       {"data.train=[{path: \"1\", weight: 0.1}, {path: \"true\"}]", "data.validation=v",
        "train.eval_steps=3"},
       {"checkpoint.resume_from_checkpoint=\"auto\"", "log.report_to=[]", "model.vocab_size=77"},

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 
+#include "runtime/builder.h"
 #include "tests/launch/messages.h"
 
 namespace caravan {
@@ -48,6 +49,40 @@ TEST(Log, StepLineWithoutWhatIsNotKnown) {
   EXPECT_EQ(step_line(m),
             "step 10000/10000 100.0% | loss nan | gnorm 0.872 | lr 2.94e-04 | 412 ms | "
             "159,012 tok/s | mem 0.25 GiB | eta 0s | skip 2");
+}
+
+RouterMetrics routers_of(const std::vector<float>& load, float dropped, float further) {
+  Graph graph;
+  Builder b(graph);
+  const auto experts = static_cast<int64_t>(load.size());
+  b.output("router.1.load", b.input("load", {experts}, DType::f32));
+  RouterMetrics routers(graph, 2);
+  routers.sums()[0].load = load;
+  routers.sums()[0].dropped = dropped;
+  routers.sums()[0].further = further;
+  routers.update();
+  return routers;
+}
+
+TEST(Log, WhatRoutersDid) {
+  StepMetrics m = large_run();
+  const std::string plain = step_line(m);
+  const auto with = [&](const RouterMetrics& routers) {
+    m.routers = &routers;
+    std::string line = step_line(m);
+    const size_t begin = line.find(" | moe"), end = line.find(" | eta");
+    const std::string part = line.substr(begin, end - begin);
+    EXPECT_EQ(line.erase(begin, end - begin), plain);
+    return part;
+  };
+  EXPECT_EQ(with(routers_of({131, 69}, 0, 0)), " | moe max/mean 1.31 passes 1.00");
+  EXPECT_EQ(with(routers_of({200, 200, 0, 600}, 4, 1)),
+            " | moe max/mean 2.40 passes 1.50 dropped 0.4% dead 1");
+  EXPECT_EQ(with(routers_of({50'000, 50'000}, 4, 0)),
+            " | moe max/mean 1.00 passes 1.00 dropped 0.004%");
+  const RouterMetrics none;
+  m.routers = &none;
+  EXPECT_EQ(step_line(m), plain);
 }
 
 TEST(Log, SpikesAreNamedAtTheEnd) {

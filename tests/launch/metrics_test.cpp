@@ -5,6 +5,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "runtime/builder.h"
 #include "tests/launch/messages.h"
 
 namespace caravan {
@@ -45,6 +46,28 @@ TEST(Metrics, ALineHasTheAgreedKeys) {
   EXPECT_EQ(line_of(one_step()),
             R"({"step":3,"time":1700000000.5,"loss":2.5,"grad_norm":0.75,"lr":0.001,)"
             R"("tokens":12288,"step_ms":250.0,"tok_s":16384.0,"mem_gib":1.5,"data_ms":0.5})");
+}
+
+TEST(Metrics, RoutersHaveANumberForEachGroupOfLayers) {
+  Graph graph;
+  Builder b(graph);
+  b.output("router.1.load", b.input("a", {2}, DType::f32));
+  b.output("router.3.load", b.input("b", {2}, DType::f32));
+  RouterMetrics routers(graph, 4);
+  routers.sums()[0].load = {3, 1};
+  routers.sums()[0].further = 2;
+  routers.sums()[1].load = {0, 8};
+  routers.sums()[1].dropped = 2;
+  routers.update();
+  StepMetrics m = one_step();
+  m.routers = &routers;
+  const auto line = nlohmann::json::parse(line_of(m));
+  EXPECT_EQ(line["moe_first_layer"].dump(), "[1,3]");
+  EXPECT_EQ(line["moe_load_max_mean"].dump(), "[1.5,2]");
+  EXPECT_EQ(line["moe_passes"].dump(), "[1.5,1]");
+  EXPECT_EQ(line["moe_dropped"].dump(), "[0,2]");
+  EXPECT_EQ(line["moe_dropped_share"].dump(), "[0,0.25]");
+  EXPECT_EQ(line["moe_dead"].dump(), "[0,1]");
 }
 
 TEST(Metrics, WhatIsNotFiniteIsNull) {

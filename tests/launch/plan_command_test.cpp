@@ -166,7 +166,8 @@ TEST_F(Plan, DumpsOneGraphAndNothingElse) {
   request_.program = "evaluate";
   request_.dump_pass = "autodiff";
   EXPECT_EQ(message(),
-            "no pass of 'evaluate' 'autodiff'; there are build, parallelize, fuse_add, bucket, schedule");
+            "no pass of 'evaluate' 'autodiff'; there are build, parallelize, prefetch, fuse_add, "
+            "bucket, schedule");
 }
 
 TEST_F(Plan, RefusesProgramsThatTheRunHasNot) {

@@ -113,6 +113,16 @@ std::vector<Layout> layouts() {
       {"tp_4_accumulate_2", {1, 1, 4}, 0, 2},
       {"tp_4_sequence", {1, 1, 4}, 0, 1, true},
       {"tp_4_sequence_accumulate_2", {1, 1, 4}, 0, 2, true},
+      {"dp_2_zero_3", {2, 1, 1}, 3},
+      {"dp_2_zero_3_accumulate_2", {2, 1, 1}, 3, 2},
+      {"dp_3_zero_3_accumulate_2", {3, 1, 1}, 3, 2},
+      {"dp_4_zero_3", {4, 1, 1}, 3},
+      {"dp_2_tp_2_zero_3_accumulate_2", {2, 1, 2}, 3, 2},
+      {"dp_3_tp_2_zero_3", {3, 1, 2}, 3},
+      {"dp_2_ep_2_zero_3", {2, 2, 1}, 3},
+      {"tp_2_zero_3", {1, 1, 2}, 3},
+      {"dp_2_tp_2_sequence_zero_3_accumulate_2", {2, 1, 2}, 3, 2, true},
+      {"dp_2_ep_2_tp_2_sequence_zero_3", {2, 2, 2}, 3, 1, true},
   };
 }
 

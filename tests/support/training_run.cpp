@@ -5,6 +5,8 @@
 
 #include "parallel/bucket.h"
 #include "parallel/parallelize.h"
+#include "parallel/prefetch.h"
+#include "parallel/shard_parameters.h"
 #include "runtime/builder.h"
 #include "runtime/error.h"
 #include "runtime/passes/autodiff.h"
@@ -33,6 +35,7 @@ Graph logical_graph(const TrainingRun& run, Kind kind) {
   const BatchInputs batch = declare_batch(b, sequences, run.sequence_len);
   const LossSums loss = model_loss(b, with_derived_sizes(run.model), batch, options_of(run));
   verify(forward, "build");
+  if (run.optimizer.zero_stage >= 3) forward = shard_parameters(std::move(forward), run.mesh);
   Differentiated backward = differentiate(std::move(forward), loss.loss_sum);
   verify(backward.graph, "autodiff");
   Graph graph = merge_loss(std::move(backward.graph));
@@ -52,6 +55,8 @@ Graph logical_graph(const TrainingRun& run, Kind kind) {
 Graph placed_graph(const TrainingRun& run, Kind kind) {
   Graph graph = parallelize(logical_graph(run, kind), run.mesh);
   verify(graph, "parallelize");
+  graph = prefetch(std::move(graph));
+  verify(graph, "prefetch");
   graph = fuse_add(std::move(graph));
   verify(graph, "fuse_add");
   graph = bucket_gradients(reorder(std::move(graph)), run.bucket_bytes);
