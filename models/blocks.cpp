@@ -9,9 +9,8 @@ const Placement kRowParallel = Placement{}.with(Axis::tp, shard(1));     // spli
 const Placement kColumnParallelExperts =
     Placement{}.with(Axis::ep, shard(0)).with(Axis::tp, shard(2));
 const Placement kRowParallelExperts = Placement{}.with(Axis::ep, shard(0)).with(Axis::tp, shard(1));
-// By vocabulary.
-const Placement kEmbedding = {};
-const Placement kHead = {};
+const Placement kByVocabulary = Placement{}.with(Axis::tp, shard(0));
+const Placement kByToken = Placement{}.with(Axis::tp, shard(0));
 
 Initializer normal_initializer(const ModelContext& c) {
   return {Initializer::Kind::normal, static_cast<float>(c.config.initializer_range)};
@@ -20,6 +19,11 @@ Initializer normal_initializer(const ModelContext& c) {
 Val weight(const ModelContext& c, const std::string& name, int64_t out, int64_t in,
            const Placement& placement) {
   return c.b.parameter(name + ".weight", {out, in}, normal_initializer(c), placement);
+}
+
+// Sequence parallelism: what lies between blocks is sharded by tokens.
+void place_residual(const ModelContext& c, Val x) {
+  if (c.options.sequence_parallel) c.b.place(x, kByToken);
 }
 
 struct Projection {
@@ -33,10 +37,12 @@ struct Projection {
 Val project(const ModelContext& c, Val x, const Projection& p) {
   const auto scope = c.b.scope(p.name.substr(p.name.rfind('.') + 1));
   const Val w = weight(c, p.name, p.out, c.b.shape(x)[1], p.placement);
-  if (!p.has_bias) return c.b.linear(x, w);
   const bool splits_outputs = p.placement[Axis::tp] == shard(0);
   const Placement placement = splits_outputs ? kColumnParallel : Placement{};
-  return c.b.linear(x, w, c.b.parameter(p.name + ".bias", {p.out}, {}, placement));
+  const Val bias = p.has_bias ? c.b.parameter(p.name + ".bias", {p.out}, {}, placement) : Val::none;
+  const Val y = c.b.linear(x, w);
+  if (p.placement == kRowParallel) place_residual(c, y);  // before a bias asks for the whole sum
+  return p.has_bias ? c.b.one(AddBias{}, {y, bias}) : y;
 }
 
 }  // namespace
@@ -53,8 +59,10 @@ Heads project_heads(const ModelContext& c, const std::string& prefix, Val x) {
   const int64_t kv_width = m.num_key_value_heads * m.head_dim;
   const bool bias = m.attention_bias;
   const Val q = project(c, x, {prefix + "q_proj", q_width, kColumnParallel, bias});
-  const Val k = project(c, x, {prefix + "k_proj", kv_width, kColumnParallel, bias});
-  const Val v = project(c, x, {prefix + "v_proj", kv_width, kColumnParallel, bias});
+  const bool splits = m.num_key_value_heads % c.options.tensor_parallel == 0;
+  const Placement keys = splits ? kColumnParallel : Placement{};
+  const Val k = project(c, x, {prefix + "k_proj", kv_width, keys, bias});
+  const Val v = project(c, x, {prefix + "v_proj", kv_width, keys, bias});
   return {q, k, v};
 }
 
@@ -144,21 +152,26 @@ Val mixture(const ModelContext& c, const std::string& prefix, Val x, int layer) 
   return c.b.add(shared, out[0]);
 }
 
-Val add_to_residual(const ModelContext& c, Val x, Val y) { return c.b.add(x, y); }
+Val add_to_residual(const ModelContext& c, Val x, Val y) {
+  const Val sum = c.b.add(x, y);
+  place_residual(c, sum);
+  return sum;
+}
 
 LossSums decoder_loss(const ModelContext& c, const std::function<Val(Val, int)>& layer) {
   const ModelConfig& m = c.config;
   const Val table =
-      weight(c, "model.embed_tokens", m.vocab_size, m.hidden_size, kEmbedding);  // (V, D)
-  Val x = c.b.embedding(table, c.batch.input_ids);                               // (T, D)
+      weight(c, "model.embed_tokens", m.vocab_size, m.hidden_size, kByVocabulary);  // (V, D)
+  Val x = c.b.embedding(table, c.batch.input_ids);                                  // (T, D)
+  place_residual(c, x);
   for (int i = 0; i < m.num_hidden_layers; ++i) {
     const auto scope = c.b.scope("layers", i);
     x = layer(x, i);
   }
   x = norm(c, "model.norm", x);
-  const Val head = m.tie_word_embeddings
-                       ? table
-                       : weight(c, "lm_head", m.vocab_size, m.hidden_size, kHead);  // (V, D)
+  const Val head = m.tie_word_embeddings ? table
+                                         : weight(c, "lm_head", m.vocab_size, m.hidden_size,
+                                                  kByVocabulary);  // (V, D)
   const std::vector<Val> loss = c.b.linear_cross_entropy(x, head, c.batch.targets);
   return {loss[0], loss[1], c.routers};
 }

@@ -76,6 +76,8 @@ class Builder {
   Val chunk_start(Val document_start, const ChunkStart& op) { return one(op, {document_start}); }
   // q (T,H*h), k, v (T,KV*h), document_start (T) -> (T,H*h)
   Val attention(Val q, Val k, Val v, Val document_start, Attention op) {
+    op.group =
+        shape(q)[1] / shape(k)[1];  // of logical shapes: a rank may hold other numbers of heads
     return emit(op, {q, k, v, document_start})[0];
   }
   // gate, up (T,I) -> (T,I)

@@ -112,7 +112,8 @@ TensorView Executor::view(ValueId id) const {
   return {.data = arena_.at(program_.plan.locations[index(id)], mesh_),
           .shape = box.extent,
           .dtype = value.dtype,
-          .offset = box.offset};
+          .offset = box.offset,
+          .whole = value.global_shape};
 }
 
 const TensorView& Executor::input(std::string_view name) const {

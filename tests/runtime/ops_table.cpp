@@ -23,6 +23,10 @@ OpInput positive(const Shape& shape) {
 OpInput integers(Content content) {
   return {.shape = {kTokens}, .content = content, .may_be_partial = false};
 }
+OpInput whole_heads(OpInput input) {
+  input.splits_columns = false;
+  return input;
+}
 OpInput state(const Shape& shape) { return {.shape = shape, .may_be_partial = false}; }
 
 TensorSpec f32(const Shape& shape) { return {shape, DType::f32}; }
@@ -43,15 +47,18 @@ std::vector<OpEntry> embedding_cases() {
                    bad(1, f32({kTokens}), "ids (T) i32"),
                    bad(1, i32({kTokens, 1}), "ids (T) i32")}},
       {.label = "embedding_grad",
-       .op = EmbeddingGrad{kVocab},
-       .inputs = {integers(Content::ids), constant({kTokens, kHidden})},
+       .op = EmbeddingGrad{},
+       .inputs = {constant({kVocab, kHidden}), integers(Content::ids),
+                  constant({kTokens, kHidden})},
        .outputs = {f32({kVocab, kHidden})},
-       .refused = {bad(0, i32({kTokens + 1}), "dy (T,D)"), bad(1, f32({kTokens}), "dy (T,D)")}},
+       .refused = {bad(0, f32({kVocab, kHidden + 1}), "table must be (V,D)"),
+                   bad(1, i32({kTokens + 1}), "dy (T,D)"), bad(2, f32({kTokens}), "dy (T,D)")}},
       {.label = "embedding_grad_adds",
-       .op = EmbeddingGrad{kVocab, Addend::separate},
-       .inputs = {integers(Content::ids), constant({kTokens, kHidden}), state({kVocab, kHidden})},
+       .op = EmbeddingGrad{Addend::separate},
+       .inputs = {constant({kVocab, kHidden}), integers(Content::ids), constant({kTokens, kHidden}),
+                  state({kVocab, kHidden})},
        .outputs = {f32({kVocab, kHidden})},
-       .refused = {bad(2, f32({kVocab}), "the addend must be like the output")}},
+       .refused = {bad(3, f32({kVocab}), "the addend must be like the output")}},
   };
 }
 
@@ -142,13 +149,14 @@ std::vector<BadInput> bad_heads() {
   return {bad(0, f32({kTokens, kHeadDim, 2}), "q must be (T,H*h)"),
           bad(1, f32({kTokens, kQWidth}), "k and v (T,KV*h)"),
           bad(0, f32({kTokens, kQWidth + 1}), "widths must divide by head_dim"),
-          bad(0, f32({kTokens, 6 * kHeadDim}), "heads must divide by kv heads"),
+          bad(0, f32({kTokens, 6 * kHeadDim}), "query heads must be a group for each kv head"),
           bad(3, i32({kTokens + 1}), "document_start must be (T) i32"),
           bad(3, f32({kTokens}), "document_start must be (T) i32")};
 }
 
 std::vector<OpEntry> attention_cases() {
   const Shape q = {kTokens, kQWidth}, kv = {kTokens, kKvWidth}, lse = {kTokens, 8};
+  const Shape few = {kTokens, 2 * kHeadDim};  // 2 key-value heads
   const OpInput documents = integers(Content::documents);
   std::vector<BadInput> bad_gradients = bad_heads();
   bad_gradients.push_back(bad(6, f32(kv), "dout must be shaped like q"));
@@ -174,16 +182,25 @@ std::vector<OpEntry> attention_cases() {
        .refused = {bad(0, f32({kTokens}), "document_start must be (T) i32"),
                    bad(0, i32({kTokens + 1}), "whole sequences")}},
       {.label = "attention",
-       .op = Attention{kHeadDim, kSequence},
+       .op = Attention{kHeadDim, kSequence, 2},
        .inputs = {variable(q), variable(kv), variable(kv), documents},
        .outputs = {f32(q), f32(lse)},
        .refused = bad_heads()},
       {.label = "attention_grad",
-       .op = AttentionGrad{kHeadDim, kSequence},
+       .op = AttentionGrad{kHeadDim, kSequence, 2},
        .inputs = {constant(q), constant(kv), constant(kv), documents, constant(q), positive(lse),
                   constant(q)},
        .outputs = {f32(q), f32(kv), f32(kv)},
        .refused = bad_gradients},
+      {.label = "attention_few_key_heads",
+       .op = Attention{kHeadDim, kSequence, 4},
+       .inputs = {variable(q), whole_heads(variable(few)), whole_heads(variable(few)), documents},
+       .outputs = {f32(q), f32(lse)}},
+      {.label = "attention_grad_few_key_heads",
+       .op = AttentionGrad{kHeadDim, kSequence, 4},
+       .inputs = {constant(q), whole_heads(constant(few)), whole_heads(constant(few)), documents,
+                  constant(q), positive(lse), constant(q)},
+       .outputs = {f32(q), f32(few), f32(few)}},
   };
 }
 
@@ -210,7 +227,26 @@ std::vector<OpEntry> loss_cases() {
                                        bad(2, f32({kTokens}), "targets must be (T) i32")};
   std::vector<BadInput> bad_gradient = wrong;
   bad_gradient.push_back(bad(3, f32({1}), "dloss_sum must be a scalar"));
+  std::vector<BadInput> bad_part_gradient = wrong;
+  bad_part_gradient.push_back(bad(3, f32({kTokens + 1}), "lse must be (T)"));
+  bad_part_gradient.push_back(bad(4, f32({1}), "dloss_sum a scalar"));
   return {
+      {"cross_entropy_part",
+       CrossEntropyPart{},
+       {constant(x), constant(head), integers(Content::targets)},
+       {f32({1, 2, kTokens})},
+       wrong},
+      {"merge_cross_entropy",
+       MergeCrossEntropy{},
+       {constant({4, 2, kTokens}), integers(Content::targets)},
+       {f32({kTokens}), f32({}), f32({})},
+       {bad(0, f32({4, 3, kTokens}), "parts must be (P,2,T)"),
+        bad(1, i32({kTokens + 1}), "targets must be (T) i32")}},
+      {"cross_entropy_part_grad",
+       CrossEntropyPartGrad{},
+       {constant(x), constant(head), integers(Content::targets), constant({kTokens}), constant({})},
+       {f32(x), f32(head)},
+       bad_part_gradient},
       {"linear_cross_entropy",
        LinearCrossEntropy{},
        {variable(x), variable(head), integers(Content::targets)},

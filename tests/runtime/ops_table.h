@@ -26,6 +26,7 @@ struct OpInput {
   Content content = Content::normal;
   bool differentiable = false;
   bool may_be_partial = true;  // false: state and scalars that are never declared so
+  bool splits_columns = true;  // false: dim 1 is never sharded, as heads would be cut
 };
 
 // Inputs that `infer` refuses: input number `input` gets this spec instead.

@@ -23,12 +23,18 @@ namespace {
 
 enum class Kind { accumulate, update };
 
+ModelOptions options_of(const TrainingRun& run) {
+  ModelOptions options = run.options;
+  options.tensor_parallel = run.mesh.size(Axis::tp);
+  return options;
+}
+
 Graph logical_graph(const TrainingRun& run, Kind kind) {
   Graph forward;
   Builder b(forward);
   const int64_t sequences = run.num_sequences / run.accumulation_steps;
   const BatchInputs batch = declare_batch(b, sequences, run.sequence_len);
-  const LossSums loss = model_loss(b, with_derived_sizes(run.model), batch, run.options);
+  const LossSums loss = model_loss(b, with_derived_sizes(run.model), batch, options_of(run));
   verify(forward, "build");
   if (run.optimizer.zero_stage >= 3) forward = shard_parameters(std::move(forward), run.mesh);
   Differentiated backward = differentiate(std::move(forward), loss.loss_sum);
@@ -155,6 +161,22 @@ HostTensors initial_parameters(const Graph& graph, double initializer_range) {
     }
   }
   return parameters;
+}
+
+HostTensors evaluate(const TrainingRun& run, const TokenBatch& batch) {
+  Graph graph;
+  Builder b(graph);
+  const BatchInputs inputs = declare_batch(b, run.num_sequences, run.sequence_len);
+  const LossSums loss = model_loss(b, with_derived_sizes(run.model), inputs, options_of(run));
+  graph.outputs = {{"loss_sum", loss.loss_sum}, {"num_valid", loss.num_valid}};
+  graph = reorder(fuse_add(parallelize(graph, run.mesh)));
+  verify(graph, "evaluate");
+  const HostTensors parameters = initial_parameters(graph, run.model.initializer_range);
+  return run_on_ranks({{"evaluate", graph}}, run.mesh, run.runner, [&](ProgramRunner& runner) {
+    for (const auto& [name, tensor] : parameters) runner.set(name, tensor);
+    runner.run("evaluate", inputs_of(run, batch, 0));
+    for (const auto& [name, id] : graph.outputs) runner.record_output(name, "evaluate", name);
+  });
 }
 
 TrainingResult train(const TrainingRun& run, const std::vector<TokenBatch>& batches) {

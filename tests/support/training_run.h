@@ -52,6 +52,9 @@ Graph logical_update_graph(const TrainingRun& run);
 // every path carries something; norm weights are 1.
 HostTensors initial_parameters(const Graph& graph, double initializer_range);
 
+// The sums of the loss over a batch, "loss_sum" and "num_valid", with the parameters of step 0.
+HostTensors evaluate(const TrainingRun& run, const TokenBatch& batch);
+
 TrainingResult train(const TrainingRun& run, const std::vector<TokenBatch>& batches);
 
 // The largest relative difference of losses, norms and persistent tensors; both have the same ones.
