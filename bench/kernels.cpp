@@ -22,6 +22,7 @@ constexpr int64_t kHeads = 6;
 constexpr int64_t kMlp = 1024;
 constexpr int64_t kVocab = 4096;
 constexpr int64_t kSequence = 256;
+constexpr int64_t kGroup = kHidden / kKeyWidth;
 
 struct Case {
   std::string label;
@@ -80,9 +81,14 @@ std::vector<Case> cases() {
        {x, x},
        {{kHidden, kHidden}},
        product(kTokens, kHidden, kHidden)},
-      {"attention", Attention{64, kSequence}, {x, keys, keys, tokens}, {x, lse}, 2 * scores, {3}},
+      {"attention",
+       Attention{64, kSequence, kGroup},
+       {x, keys, keys, tokens},
+       {x, lse},
+       2 * scores,
+       {3}},
       {"attention_grad",
-       AttentionGrad{64, kSequence},
+       AttentionGrad{64, kSequence, kGroup},
        {x, keys, keys, tokens, x, lse, x},
        {x, keys, keys},
        5 * scores,
@@ -95,11 +101,20 @@ std::vector<Case> cases() {
        3 * logits,
        {2}},
       {"embedding", Embedding{}, {head, tokens}, {x}, 0, {1}},
-      {"embedding_grad", EmbeddingGrad{kVocab}, {tokens, x}, {head}, 0, {0}},
+      {"embedding_grad", EmbeddingGrad{}, {head, tokens, x}, {head}, 0, {1}},
       {"rms_norm", RmsNorm{1e-5f}, {x, row}, {x, tokens}},
       {"rms_norm_grad", RmsNormGrad{}, {x, row, tokens, x}, {x, row}},
       {"rope q", Rope{64, 1e4, {}, false}, {x, tokens}, {x}, 0, {1}},
       {"rope k", Rope{64, 1e4, {}, false}, {keys, tokens}, {keys}, 0, {1}},
+      {"rope q, interleaved",
+       Rope{.head_dim = 64, .theta = 1e4, .scaling = {}, .interleaved = true},
+       {x, tokens},
+       {x},
+       0,
+       {1}},
+      {"head_norm", HeadNorm{64, 1e-5f}, {x}, {x, lse}},
+      {"head_norm_grad", HeadNormGrad{64}, {x, lse, x}, {x}},
+      {"temperature_scale", TemperatureScale{128, 0.1}, {x, tokens}, {x}, 0, {1}},
       {"swiglu", SwiGlu{}, {mlp, mlp}, {mlp}},
       {"swiglu_grad", SwiGluGrad{}, {mlp, mlp, mlp}, {mlp, mlp}},
       {"add", Add{}, {x, x}, {x}},

@@ -7,16 +7,83 @@ namespace {
 
 Keys<RopeScaling> rope_scaling_keys();
 
-Keys<ModelConfig> model_keys() {
+// Chooses the defaults of the keys behind it.
+Key<ModelConfig> family_key() {
+  Key<ModelConfig> result = key("family", &ModelConfig::family,
+                                choice<ModelFamily>({{"llama", ModelFamily::llama},
+                                                     {"llama4_text", ModelFamily::llama4_text}}),
+                                "architecture");
+  result.read = [read = result.read](ModelConfig& model, const YamlNode& node,
+                                     const ReadPlace& place) {
+    read(model, node, place);
+    model = default_config(model.family);
+  };
+  return result;
+}
+
+Key<ModelConfig> of_family(ModelFamily family, Key<ModelConfig> key) {
+  return only_where<ModelConfig>(
+      [family](const ModelConfig& model) { return model.family == family; }, default_config(family),
+      absl::StrFormat("only family %s has it; remove the key", name(family)), std::move(key));
+}
+
+Key<ModelConfig> of_experts(Key<ModelConfig> key) {
+  return only_where<ModelConfig>(
+      [](const ModelConfig& model) { return model.num_local_experts > 0; },
+      default_config(ModelFamily::llama4_text),
+      "a model without experts has no such thing; give num_local_experts, or remove the key",
+      std::move(key));
+}
+
+Keys<ModelConfig> expert_keys() {
   using C = ModelConfig;
   return {
-      key("family", &C::family, choice<ModelFamily>({{"llama", ModelFamily::llama}}),
-          "architecture"),
+      optional_key("num_local_experts", &C::num_local_experts, integer(1, 65'536),
+                   "experts of a layer; left out: none, but 16 for llama4_text"),
+      of_experts(key("num_experts_per_tok", &C::num_experts_per_tok, integer(1, 65'536),
+                     "experts that a token goes through, beside the shared one")),
+      of_experts(optional_key("intermediate_size_mlp", &C::intermediate_size_mlp,
+                              integer(1, 1 << 22), "width of the MLP of layers without experts")),
+      of_experts(key("interleave_moe_layer_step", &C::interleave_moe_layer_step, integer(1, 10'000),
+                     "the last of so many layers has experts")),
+      of_experts(optional_key("moe_layers", &C::moe_layers, list_of(integer(0, 10'000)),
+                              "layers with experts, from 0; left out: by the step")),
+  };
+}
+
+Keys<ModelConfig> llama4_keys() {
+  using C = ModelConfig;
+  using Type = LayerType;
+  const auto ours = [](Key<C> key) { return of_family(ModelFamily::llama4_text, std::move(key)); };
+  return {
+      ours(optional_key("no_rope_layers", &C::no_rope_layers, list_of(integer(0, 1)),
+                        "by layer, 1: has rope, 0: not; left out: by the interval")),
+      ours(key("no_rope_layer_interval", &C::no_rope_layer_interval, integer(1, 10'000),
+               "the last of so many layers has no rope")),
+      ours(key("attention_chunk_size", &C::attention_chunk_size, or_null(integer(1)),
+               "tokens of a document that rope layers see at a time; null: all")),
+      ours(optional_key("layer_types", &C::layer_types,
+                        list_of(choice<Type>({{"chunked_attention", Type::chunked_attention},
+                                              {"full_attention", Type::full_attention}})),
+                        "by layer; left out: rope layers are chunked")),
+      ours(key("use_qk_norm", &C::use_qk_norm, boolean(),
+               "queries and keys of rope layers are normed")),
+      ours(key("attn_temperature_tuning", &C::attn_temperature_tuning, boolean(),
+               "queries of the other layers grow with their position")),
+      ours(key("floor_scale", &C::floor_scale, positive_real(), "positions of one step of it")),
+      ours(key("attn_scale", &C::attn_scale, real(0, 1e6), "how much")),
+  };
+}
+
+Keys<ModelConfig> plain_model_keys() {
+  using C = ModelConfig;
+  return {
+      family_key(),
       optional_key("vocab_size", &C::vocab_size, integer(1, 1 << 24),
                    "tokens of the vocabulary; left out: that of the data"),
       required(key("hidden_size", &C::hidden_size, integer(1, 1 << 20), "width of the residual")),
-      required(
-          key("intermediate_size", &C::intermediate_size, integer(1, 1 << 22), "width of the MLP")),
+      required(key("intermediate_size", &C::intermediate_size, integer(1, 1 << 22),
+                   "width of the MLP, or of every expert")),
       required(key("num_hidden_layers", &C::num_hidden_layers, integer(1, 10'000), "layers")),
       required(key("num_attention_heads", &C::num_attention_heads, integer(1, 65'536),
                    "query heads of a layer")),
@@ -35,9 +102,18 @@ Keys<ModelConfig> model_keys() {
       optional_section("rope_scaling", &C::rope_scaling, rope_scaling_keys(),
                        "stretches the rotary frequencies"),
       key("attention_bias", &C::attention_bias, boolean(), "biases on q, k, v and o"),
-      key("mlp_bias", &C::mlp_bias, boolean(), "biases on gate, up and down"),
-      unsupported<C>("init_from", "starting from other weights"),
+      of_family(ModelFamily::llama,
+                key("mlp_bias", &C::mlp_bias, boolean(), "biases on gate, up and down")),
   };
+}
+
+// In the order in which they are read: family and num_local_experts decide what comes after them.
+Keys<ModelConfig> model_keys() {
+  Keys<ModelConfig> keys = plain_model_keys();
+  for (auto&& more : {expert_keys(), llama4_keys()})
+    keys.insert(keys.end(), more.begin(), more.end());
+  keys.push_back(unsupported<ModelConfig>("init_from", "starting from other weights"));
+  return keys;
 }
 
 Keys<RopeScaling> rope_scaling_keys() {

@@ -95,6 +95,18 @@ Format<int64_t> integer(int64_t least, int64_t most) {
           .write = [](const int64_t& value) { return yaml_scalar(absl::StrFormat("%d", value)); }};
 }
 
+Format<int64_t> or_null(const Format<int64_t>& format) {
+  return {.words = "null or " + format.words,
+          .read = [format](const YamlNode& node) -> std::optional<int64_t> {
+            if (node.kind == YamlNode::Kind::null) return 0;
+            return format.read(node);
+          },
+          .write =
+              [format](const int64_t& value) {
+                return value == 0 ? yaml_node(YamlNode::Kind::null, "") : format.write(value);
+              }};
+}
+
 Format<double> real(double least, double most) {
   return {.words = absl::StrFormat("a number from %g to %g", least, most),
           .read = [least, most](const YamlNode& node) -> std::optional<double> {
@@ -163,6 +175,10 @@ void refuse_missing(const YamlNode& section, const ReadPlace& place, const std::
   throw config_error(
       absl::StrFormat("%s: missing key '%s' %s; add '%s: ...', %s", section.where, name,
                       place.path.empty() ? "at the top level" : "in " + place.path, name, words));
+}
+
+void refuse_here(const YamlNode& node, const ReadPlace& place, const std::string& fix) {
+  throw config_error(absl::StrFormat("%s: %s is given, but %s", node.where, place.path, fix));
 }
 
 void refuse_unsupported(const YamlNode& node, const ReadPlace& place, const std::string& feature) {

@@ -43,6 +43,9 @@ Format<Value> choice(const std::vector<std::pair<std::string, Value>>& words);
 template <typename Value>
 Format<std::optional<Value>> or_auto(const Format<Value>& format);
 
+// `format`, or null for 0.
+Format<int64_t> or_null(const Format<int64_t>& format);
+
 template <typename Value>
 Format<std::vector<Value>> list_of(const Format<Value>& format);
 
@@ -71,6 +74,7 @@ struct Key {
   std::function<void(Section&, const YamlNode&, const ReadPlace&)> read;
   std::function<std::optional<YamlNode>(const Section&)> write;      // nothing: absent
   std::function<std::vector<KeyInfo>(const std::string&)> describe;  // of a section: its keys
+  std::string default_value = {};  // where it is another than that of Section{}
 };
 
 template <typename Section>
@@ -88,6 +92,17 @@ Key<Section> required(Key<Section> key);
 template <typename Section, typename Value>
 Key<Section> optional_key(std::string name, Value Section::*member, Format<Value> format,
                           std::string help);
+
+// A value that may be absent: left out, or null.
+template <typename Section, typename Value>
+Key<Section> optional_key(std::string name, std::optional<Value> Section::*member,
+                          Format<Value> format, std::string help);
+
+// A key that only some sections have, by what was read before it: the others refuse it and do not
+// write it. `example` has it, with the default to show; `fix` completes the refusal.
+template <typename Section>
+Key<Section> only_where(std::function<bool(const Section&)> has_it, const Section& example,
+                        std::string fix, Key<Section> key);
 
 // A section inside a section.
 template <typename Section, typename Inner>

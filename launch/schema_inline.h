@@ -13,6 +13,7 @@ namespace caravan {
                              const std::vector<std::string>& names);
 [[noreturn]] void refuse_missing(const YamlNode& section, const ReadPlace& place,
                                  const std::string& name, const std::string& words);
+[[noreturn]] void refuse_here(const YamlNode& node, const ReadPlace& place, const std::string& fix);
 [[noreturn]] void refuse_unsupported(const YamlNode& node, const ReadPlace& place,
                                      const std::string& feature);
 
@@ -103,6 +104,43 @@ Key<Section> optional_key(std::string name, Value Section::*member, Format<Value
   result.write = [member, format](const Section& section) -> std::optional<YamlNode> {
     if (section.*member == Value{}) return {};
     return format.write(section.*member);
+  };
+  return result;
+}
+
+template <typename Section, typename Value>
+Key<Section> optional_key(std::string name, std::optional<Value> Section::*member,
+                          Format<Value> format, std::string help) {
+  return {.name = std::move(name),
+          .help = std::move(help),
+          .words = "null or " + format.words,
+          .read =
+              [member, format](Section& section, const YamlNode& node, const ReadPlace& place) {
+                section.*member = format.read(node);
+                const bool is_null = node.kind == YamlNode::Kind::null;
+                if (!is_null && !(section.*member)) refuse_value(node, place, format.words);
+              },
+          .write = [member, format](const Section& section) -> std::optional<YamlNode> {
+            if (!(section.*member)) return {};
+            return format.write(*(section.*member));
+          },
+          .describe = {}};
+}
+
+template <typename Section>
+Key<Section> only_where(std::function<bool(const Section&)> has_it, const Section& example,
+                        std::string fix, Key<Section> key) {
+  Key<Section> result = key;
+  const auto value = key.write(example);
+  result.default_value = value ? inline_yaml(*value) : "";
+  result.read = [has_it, fix, read = key.read](Section& section, const YamlNode& node,
+                                               const ReadPlace& place) {
+    if (!has_it(section)) refuse_here(node, place, fix);
+    read(section, node, place);
+  };
+  result.write = [has_it, write = key.write](const Section& section) -> std::optional<YamlNode> {
+    if (!has_it(section)) return {};
+    return write(section);
   };
   return result;
 }
@@ -246,7 +284,7 @@ std::vector<KeyInfo> describe_keys(const Keys<Section>& keys, const std::string&
                      .words = key.words,
                      .default_value = key.required  ? "required"
                                       : has_default ? inline_yaml(*value)
-                                                    : "",
+                                                    : key.default_value,
                      .help = key.help});
     if (!key.describe) continue;
     for (KeyInfo& info : key.describe(key_path)) infos.push_back(std::move(info));

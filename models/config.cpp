@@ -62,12 +62,108 @@ void validate_rope(const ModelConfig& c) {
           r.original_max_position_embeddings);
 }
 
+void validate_moe_layers(const ModelConfig& c) {
+  const std::vector<int64_t> layers = c.moe_layers.value_or(std::vector<int64_t>{});
+  for (const int64_t layer : layers) {
+    require(layer >= 0 && layer < c.num_hidden_layers,
+            "moe_layers has %d, but the %d layers are 0 to %d; use those", layer,
+            c.num_hidden_layers, c.num_hidden_layers - 1);
+    require(std::ranges::count(layers, layer) == 1, "moe_layers has %d twice; remove one", layer);
+  }
+}
+
+void validate_experts(const ModelConfig& c) {
+  require(c.num_experts_per_tok >= 1 && c.num_experts_per_tok <= c.num_local_experts,
+          "num_experts_per_tok is %d; it must be from 1 to num_local_experts %d",
+          c.num_experts_per_tok, c.num_local_experts);
+  require(c.interleave_moe_layer_step > 0, "interleave_moe_layer_step is %d; it must be positive",
+          c.interleave_moe_layer_step);
+  validate_moe_layers(c);
+  int64_t layer = 0;
+  while (layer < c.num_hidden_layers && has_experts(c, layer)) ++layer;
+  require(layer == c.num_hidden_layers || c.intermediate_size_mlp > 0,
+          "layer %d has no experts and intermediate_size_mlp, its width, is not given; give it "
+          "(intermediate_size is that of experts)",
+          layer);
+}
+
+// One entry for every layer, or none at all.
+template <typename Entry>
+void validate_per_layer(const char* key, const std::vector<Entry>& entries, const ModelConfig& c) {
+  const auto count = static_cast<int64_t>(entries.size());
+  require(count == 0 || count == c.num_hidden_layers,
+          "%s has %d entries, but there are %d layers; give one for each, or remove it", key, count,
+          c.num_hidden_layers);
+}
+
+void validate_llama4(const ModelConfig& c) {
+  require(c.num_local_experts > 0,
+          "num_local_experts is %d; it must be positive (a model without experts: moe_layers [])",
+          c.num_local_experts);
+  require(!c.mlp_bias, "mlp_bias is true, but family llama4_text has none; use mlp_bias false");
+  validate_per_layer("no_rope_layers", c.no_rope_layers, c);
+  for (const int64_t rope : c.no_rope_layers) {
+    require(rope == 0 || rope == 1, "no_rope_layers has %d; use 1 (rope) or 0 (none)", rope);
+  }
+  validate_per_layer("layer_types", c.layer_types, c);
+  const bool is_chunked = std::ranges::count(c.layer_types, LayerType::chunked_attention) > 0;
+  require(c.attention_chunk_size > 0 || !is_chunked,
+          "layer_types has chunked_attention, but attention_chunk_size is null; give it, or use "
+          "full_attention");
+  require(c.attention_chunk_size >= 0, "attention_chunk_size is %d; it must not be negative",
+          c.attention_chunk_size);
+  require(c.no_rope_layer_interval > 0, "no_rope_layer_interval is %d; it must be positive",
+          c.no_rope_layer_interval);
+  require(c.floor_scale > 0 && c.attn_scale >= 0,
+          "floor_scale is %g and attn_scale %g; the first must be positive, the second not "
+          "negative",
+          c.floor_scale, c.attn_scale);
+}
+
 }  // namespace
+
+std::string_view name(ModelFamily family) {
+  return family == ModelFamily::llama ? "llama" : "llama4_text";
+}
+
+ModelConfig default_config(ModelFamily family) {
+  ModelConfig config;
+  if (family == ModelFamily::llama) return config;
+  config.family = family;
+  config.max_position_embeddings = 131072;
+  config.rope_theta = 500000;
+  config.num_local_experts = 16;
+  return config;
+}
+
+bool has_experts(const ModelConfig& config, int64_t layer) {
+  if (config.num_local_experts == 0) return false;
+  if (config.moe_layers) return std::ranges::count(*config.moe_layers, layer) > 0;
+  return (layer + 1) % config.interleave_moe_layer_step == 0;
+}
+
+bool has_rope(const ModelConfig& config, int64_t layer) {
+  if (config.family == ModelFamily::llama) return true;
+  if (!config.no_rope_layers.empty()) return config.no_rope_layers[static_cast<size_t>(layer)] == 1;
+  return (layer + 1) % config.no_rope_layer_interval != 0;
+}
+
+bool is_chunked(const ModelConfig& config, int64_t layer) {
+  if (config.family == ModelFamily::llama || config.attention_chunk_size == 0) return false;
+  if (config.layer_types.empty()) return has_rope(config, layer);
+  return config.layer_types[static_cast<size_t>(layer)] == LayerType::chunked_attention;
+}
+
+int64_t dense_width(const ModelConfig& config) {
+  return config.num_local_experts > 0 ? config.intermediate_size_mlp : config.intermediate_size;
+}
 
 void validate(const ModelConfig& config) {
   validate_sizes(config);
   validate_heads(config);
   validate_rope(config);
+  if (config.num_local_experts > 0) validate_experts(config);
+  if (config.family == ModelFamily::llama4_text) validate_llama4(config);
   require(config.initializer_range >= 0, "initializer_range is %g; it must not be negative",
           config.initializer_range);
   require(config.rms_norm_eps > 0, "rms_norm_eps is %g; it must be positive", config.rms_norm_eps);

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "parallel/expand_loss.h"
 #include "parallel/reshard.h"
 #include "runtime/error.h"
 #include "runtime/ops/rules.h"
@@ -28,6 +30,9 @@ class Parallelizer {
   }
 
  private:
+  using Axes = std::array<Axis, kNumAxes>;
+  using Move = std::tuple<ValueId, std::string, bool>;  // what, where to, for backward
+
   // There before the first node runs; all other values are made by one.
   static bool is_given(const Value& value) {
     return is_persistent(value.kind) || value.kind == ValueKind::input;
@@ -53,6 +58,7 @@ class Parallelizer {
     for (const Axis axis : kAxes) {
       const AxisPlacement p = value.placement[axis];
       if (p.kind != AxisPlacement::Kind::shard) continue;
+      if (axis == Axis::tp && p.dim == 0 && value.name.empty()) check_tokens_divide(value);
       const bool may_be_uneven = axis == Axis::dp && p.dim == 0 &&
                                  (value.kind == ValueKind::state || is_gradient(value.kind) ||
                                   value.kind == ValueKind::parameter);
@@ -62,6 +68,21 @@ class Parallelizer {
           "dim %d of '%s' %s does not divide by %s = %d; choose %s so that it does", p.dim,
           value.name, to_string(value.global_shape), name(axis), mesh_.size(axis), name(axis)));
     }
+  }
+
+  // Weights and what is like them have been looked at before: these are tokens.
+  void check_tokens_divide(const Value& value) const {
+    int64_t size = value.global_shape[0];
+    if (value.placement.tp_is_last) {
+      Placement batch = value.placement.with(Axis::tp, kReplicate);
+      batch.tp_is_last = false;
+      size = local_shape(value.global_shape, batch, mesh_)[0];
+    }
+    if (size % mesh_.size(Axis::tp) == 0) return;
+    throw config_error(absl::StrFormat(
+        "%d tokens of a micro-batch do not divide by tp = %d, as sequence parallelism needs; "
+        "choose tp, the sequence length or the micro-batch so that they do",
+        size, mesh_.size(Axis::tp)));
   }
 
   static bool is_gradient(ValueKind kind) {
@@ -83,6 +104,7 @@ class Parallelizer {
       for (size_t i = 0; i < needed.size(); ++i) needed[i][axis] = rule.inputs[i];
       for (size_t i = 0; i < given.size(); ++i) given[i][axis] = rule.outputs[i];
     }
+    nest(node, needed, given);
     Node placed = node;
     for (size_t i = 0; i < needed.size(); ++i) {
       const bool is_read = !names_only_a_shape(node, i);
@@ -102,15 +124,44 @@ class Parallelizer {
   }
 
   // What rules see. Shards of a weight along dp (ZeRO 3) are only where it is kept: but for the
-  // update, everybody computes with all of it.
+  // update, everybody computes with all of it. And tp cuts tokens anywhere.
   AxisPlacement shown(ValueId logical, Axis axis, const Node& reader) const {
+    const AxisPlacement now = home(logical).placement[axis];
     const bool is_kept_so = axis == Axis::dp && is_parameter(logical);
-    return is_kept_so && family(reader.op) != "update" ? kReplicate : home(logical).placement[axis];
+    if (is_kept_so && family(reader.op) != "update") return kReplicate;
+    const bool cuts_sequences = axis == Axis::tp && now == shard(0);
+    return cuts_sequences && takes_whole_sequences(reader.op) ? kReplicate : now;
   }
 
   // The table of a gradient of an embedding is not read: nothing is gathered for it.
   bool names_only_a_shape(const Node& node, size_t input) const {
     return std::holds_alternative<EmbeddingGrad>(node.op) && is_parameter(node.inputs[input]);
+  }
+
+  // Where tp and another axis shard one dim of what a node reads or makes, they nest alike in all
+  // of it: as in an input that is so already, or else in the order in which the axes come.
+  void nest(const Node& node, std::vector<Placement>& needed, std::vector<Placement>& given) const {
+    std::optional<bool> tp_is_last;
+    for (size_t i = 0; i < needed.size() && !tp_is_last; ++i) {
+      const Placement& now = home(node.inputs[i]).placement;
+      if (now.is_nested() && needed[i].is_nested()) tp_is_last = now.tp_is_last;
+    }
+    for (size_t i = 0; i < needed.size() && !tp_is_last; ++i) {
+      const Placement& now = home(node.inputs[i]).placement;
+      if (needed[i].is_nested()) tp_is_last = joined(now, needed[i]).tp_is_last;
+    }
+    for (auto* placements : {&needed, &given}) {
+      for (Placement& p : *placements) p.tp_is_last = p.is_nested() && tp_is_last.value_or(false);
+    }
+  }
+
+  // `wanted`, with axes that join in a dim behind those that shard it already.
+  static Placement joined(const Placement& now, Placement wanted) {
+    const AxisPlacement dim = wanted[Axis::tp];
+    const bool is_cut = now[Axis::dp] == dim || now[Axis::ep] == dim;
+    wanted.tp_is_last =
+        wanted.is_nested() && (now.is_nested() ? now.tp_is_last : is_cut && now[Axis::tp] != dim);
+    return wanted;
   }
 
   // A value that somebody wants sharded (Builder::place) is so for all its readers.
@@ -120,7 +171,7 @@ class Parallelizer {
     for (const Axis axis : kAxes) {
       if (declared[axis].kind == AxisPlacement::Kind::shard) wanted[axis] = declared[axis];
     }
-    home_[index(logical)] = moved(logical, wanted, maker);
+    home_[index(logical)] = moved(logical, joined(home(logical).placement, wanted), maker);
   }
 
   const Value& home(ValueId logical) const { return graph_.value(home_[index(logical)]); }
@@ -131,30 +182,50 @@ class Parallelizer {
     const ValueId from = home_[index(logical)];
     if (graph_.value(from).placement == wanted) return from;
     auto& known = is_parameter(logical) ? gathered_ : moved_;
-    const auto [entry, is_new] = known.try_emplace({logical, to_string(wanted)}, ValueId::none);
+    const Move move{logical, to_string(wanted), is_backward(reader)};
+    const auto [entry, is_new] = known.try_emplace(move, ValueId::none);
     if (is_new) entry->second = move_to(from, wanted, reader, in_place);
     return entry->second;
   }
 
+  // Forward and backward gather for themselves, so that nothing whole stays alive in between.
+  bool is_backward(const Node& reader) const {
+    return std::ranges::any_of(
+        reader.outputs, [&](ValueId id) { return logical_.value(id).kind == ValueKind::gradient; });
+  }
+
+  // From the axis that cuts last to the one that cuts first (local_box).
+  static Axes inner_first(bool tp_is_last) {
+    if (tp_is_last) return {Axis::tp, Axis::dp, Axis::ep};
+    return {Axis::dp, Axis::ep, Axis::tp};
+  }
+
   // Gathers and sums from the inner axes outward, then slices from the outer ones inward.
   ValueId move_to(ValueId at, const Placement& wanted, const Node& reader, bool in_place) {
-    const auto move = [&](Axis axis) {
-      at = free_inner_axes(axis, at, wanted[axis], reader);
-      at = move_along(axis, at, wanted[axis], reader, in_place);
+    const Placement now = graph_.value(at).placement;
+    const bool turns = now.is_nested() && wanted.is_nested() && now.tp_is_last != wanted.tp_is_last;
+    const Axes order = inner_first(now.is_nested() ? now.tp_is_last : wanted.tp_is_last);
+    const auto move = [&](Axis axis, AxisPlacement to) {
+      const Placement& held = graph_.value(at).placement;
+      const bool tp_is_last = held.is_nested() ? held.tp_is_last : wanted.tp_is_last;
+      at = free_inner_axes(axis, at, to, inner_first(tp_is_last), reader);
+      at = move_along(axis, at, to, reader, in_place);
     };
-    for (const Axis axis : kAxes) {
-      if (graph_.value(at).placement[axis] != kReplicate) move(axis);
+    for (const Axis axis : order) {
+      if (graph_.value(at).placement[axis] == kReplicate) continue;
+      move(axis, turns ? kReplicate : wanted[axis]);
     }
-    for (size_t i = kAxes.size(); i-- > 0;) move(kAxes[i]);
+    const Axes last = inner_first(wanted.tp_is_last);
+    for (size_t i = last.size(); i-- > 0;) move(last[i], wanted[last[i]]);
     return at;
   }
 
-  // A dim that several axes split is split by the last of kAxes first (local_box). An axis joins
-  // or leaves such a dim only while none that comes after it in that order splits it.
-  ValueId free_inner_axes(Axis axis, ValueId at, AxisPlacement to, const Node& reader) {
+  // An axis joins or leaves a dim that several split only while none that cuts after it does so.
+  ValueId free_inner_axes(Axis axis, ValueId at, AxisPlacement to, const Axes& inner_first,
+                          const Node& reader) {
     const AxisPlacement now = graph_.value(at).placement[axis];
     if (now == to) return at;
-    for (const Axis inner : kAxes) {
+    for (const Axis inner : inner_first) {
       if (inner == axis) break;
       const AxisPlacement held = graph_.value(at).placement[inner];
       const bool is_shard = held.kind == AxisPlacement::Kind::shard;
@@ -171,7 +242,7 @@ class Parallelizer {
     if (!op) return from;
     if (auto* gather = std::get_if<AllGather>(&*op)) gather->in_place = in_place;
     const Value like = graph_.value(from);
-    const ValueId result = add(like, like.placement.with(axis, to));
+    const ValueId result = add(like, joined(like.placement, like.placement.with(axis, to)));
     graph_.value(result).name.clear();
     if (is_given(like)) graph_.value(result).kind = ValueKind::activation;
     pad(*op, from, result);
@@ -214,16 +285,15 @@ class Parallelizer {
   const Mesh& mesh_;
   Graph graph_;
   std::vector<ValueId> home_;  // by logical value: where it was made, or its sum
-  using Moves = std::map<std::pair<ValueId, std::string>, ValueId>;
-  Moves moved_;
-  Moves gathered_;  // parameters: only for the layer that is being placed, then they are dropped
+  std::map<Move, ValueId> moved_;
+  std::map<Move, ValueId> gathered_;  // parameters: of the layer that is being placed
   int layer_ = -1;
 };
 
 }  // namespace
 
 Graph parallelize(const Graph& logical, const Mesh& mesh) {
-  return Parallelizer(logical, mesh).run();
+  return expand_loss(Parallelizer(logical, mesh).run(), mesh);
 }
 
 std::vector<CollectiveSummary> summarize_collectives(const Graph& graph) {

@@ -16,7 +16,8 @@ namespace caravan {
 // Shapes become what a rank holds, global_shape stays. Axes of size 1 count as replicated. Outputs
 // come out replicated, updates placed like what they update. Dims divide evenly, except dim 0
 // of optimizer state and of what is reduced to it (local_box in runtime/mesh.h); any other dim
-// that does not is a config error that names the tensor.
+// that does not is a config error that names the tensor. Losses over a vocabulary that ranks share
+// are expanded (expand_loss.h).
 Graph parallelize(const Graph& logical, const Mesh& mesh);
 
 // What a step of the graph sends and receives, per rank.

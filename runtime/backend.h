@@ -18,6 +18,7 @@ struct TensorView {
   Shape shape;
   DType dtype = DType::f32;
   Shape offset = {};  // where it begins in the global tensor; {}: at its start
+  Shape whole = {};   // shape of the global tensor; {}: this is all of it
 
   template <typename T>
   T* as() const {
@@ -26,6 +27,7 @@ struct TensorView {
   int64_t size() const { return num_elements(shape); }
   int64_t dim(int i) const { return shape[static_cast<size_t>(i)]; }
   int64_t begin(int i) const { return offset.empty() ? 0 : offset[static_cast<size_t>(i)]; }
+  int64_t whole_dim(int i) const { return whole.empty() ? dim(i) : whole[static_cast<size_t>(i)]; }
 };
 
 // What a kernel gets. It allocates nothing: scratch memory is in `workspace`.

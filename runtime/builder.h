@@ -76,11 +76,13 @@ class Builder {
   Val chunk_start(Val document_start, const ChunkStart& op) { return one(op, {document_start}); }
   // q (T,H*h), k, v (T,KV*h), document_start (T) -> (T,H*h)
   Val attention(Val q, Val k, Val v, Val document_start, Attention op) {
+    op.group =
+        shape(q)[1] / shape(k)[1];  // of logical shapes: a rank may hold other numbers of heads
     return emit(op, {q, k, v, document_start})[0];
   }
   // gate, up (T,I) -> (T,I)
   Val swiglu(Val gate, Val up) { return one(SwiGlu{}, {gate, up}); }
-  // logits (T,E), bias (E) or Val::none -> experts (T,k) i32, scores (T,k), load (E)
+  // logits (T,E), bias (E) or Val::none -> scores (T,k), experts (T,k) i32, load (E)
   std::vector<Val> route(Val logits, Val bias, const Route& op);
   // x (T,D), scores (T,k), experts (T,k), gate, up (E,D,F), down (E,F,D) -> out (T,D),
   // dropped (), further () and what the gradient needs

@@ -8,7 +8,10 @@ namespace caravan {
 namespace {
 
 // The order in which several axes split one dim: see local_box.
-constexpr std::array<Axis, kNumAxes> kNesting = {Axis::tp, Axis::ep, Axis::dp};
+std::array<Axis, kNumAxes> nesting(const Placement& placement) {
+  if (placement.tp_is_last) return {Axis::ep, Axis::dp, Axis::tp};
+  return {Axis::tp, Axis::ep, Axis::dp};
+}
 
 int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -32,7 +35,7 @@ std::string to_string(const Mesh& mesh) {
 
 Shape local_shape(const Shape& global, const Placement& placement, const Mesh& mesh) {
   Shape local = global;
-  for (const Axis axis : kNesting) {
+  for (const Axis axis : nesting(placement)) {
     if (placement[axis].kind != AxisPlacement::Kind::shard) continue;
     int64_t& size = local[static_cast<size_t>(placement[axis].dim)];
     size = divide_up(size, mesh.size(axis));
@@ -42,7 +45,7 @@ Shape local_shape(const Shape& global, const Placement& placement, const Mesh& m
 
 Box local_box(const Shape& global, const Placement& placement, const Mesh& mesh) {
   Box box{Shape(global.size(), 0), global};
-  for (const Axis axis : kNesting) {
+  for (const Axis axis : nesting(placement)) {
     if (placement[axis].kind != AxisPlacement::Kind::shard) continue;
     const size_t dim = static_cast<size_t>(placement[axis].dim);
     const int64_t part = divide_up(box.extent[dim], mesh.size(axis));

@@ -25,8 +25,8 @@ std::string to_string(const Mesh& mesh);  // "dp 2 x tp 4", "1 process"
 Shape local_shape(const Shape& global, const Placement& placement, const Mesh& mesh);
 
 // The part of the global tensor that this rank holds; smaller than local_shape, down to nothing,
-// on the last ranks when a dim does not divide. A dim sharded by several axes is split by tp first
-// and dp last.
+// on the last ranks when a dim does not divide. A dim sharded by several axes is split by tp first,
+// then ep, then dp, or by tp last (Placement::tp_is_last).
 Box local_box(const Shape& global, const Placement& placement, const Mesh& mesh);
 
 }  // namespace caravan

@@ -23,9 +23,10 @@ namespace caravan {
 enum class Addend : uint8_t { none, separate, in_place };
 
 // --- embedding -------------------------------------------------------------------------------
+// Where the table is sharded by rows, a rank gives zeros for the ids of others.
 struct Embedding {};  // table (V,D), ids (T) i32 -> (T,D)
-struct EmbeddingGrad {
-  int64_t vocab_size;  // ids (T) i32, dy (T,D) -> (V,D); rows are added in token order
+// The table only says how its gradient lies; it is not read. Rows are added in token order.
+struct EmbeddingGrad {  // table (V,D), ids (T) i32, dy (T,D) -> (V,D)
   Addend addend = Addend::none;
 };
 
@@ -81,14 +82,17 @@ struct ChunkStart {  // document_start (T) i32 -> (T) i32
   int64_t sequence_len;
 };
 // Causal attention inside sequences of `sequence_len` consecutive tokens. Query i sees key j when
-// document_start[i] <= j <= i, both counted inside the sequence. Never holds T x T.
+// document_start[i] <= j <= i, both counted inside the sequence. Never holds T x T. `group`: query
+// heads of a key/value head, H / KV.
 struct Attention {  // q (T,H*h), k, v (T,KV*h), document_start (T) i32 -> out (T,H*h), lse (T,H)
   int64_t head_dim;
   int64_t sequence_len;
+  int64_t group = 1;
 };
 struct AttentionGrad {  // q, k, v, document_start, out, lse, dout (T,H*h) -> dq, dk, dv
   int64_t head_dim;
   int64_t sequence_len;
+  int64_t group = 1;
 };
 
 // --- activation ------------------------------------------------------------------------------
@@ -104,6 +108,13 @@ struct LinearCrossEntropy {};      // x (T,D), weight (V,D), targets (T) i32
 struct LinearCrossEntropyGrad {};  // x, weight, targets, dloss_sum () -> loss_sum, num_valid,
                                    //   dx (T,D), dweight (V,D): everything in one pass
 
+// What the two become after parallelize where P ranks share the vocabulary (expand_loss.h). A part
+// is, for every token, the log-sum-exp over the rows that a rank has and the logit of the target,
+// 0 if another has it.
+struct CrossEntropyPart {};      // x (T,D), weight, targets (T) i32 -> part (1,2,T)
+struct MergeCrossEntropy {};     // parts (P,2,T), targets -> lse (T), loss_sum (), num_valid ()
+struct CrossEntropyPartGrad {};  // x, weight, targets, lse, dloss_sum () -> dx (T,D), dweight
+
 // --- mixture of experts ------------------------------------------------------------------------
 // Experts work on a bounded buffer of S rows: `per_sequence` for every `sequence_len` tokens.
 struct Slots {
@@ -116,7 +127,7 @@ struct Slots {
 // Scores are sigmoids of the logits of the picked experts. The bias only takes part in picking.
 // The gradient adds two terms that are no part of the loss that is shown: the balance loss of each
 // sequence, and the square of log-sum-exp (z-loss), each of them times its number of tokens.
-struct Route {  // logits (T,E) [, bias (E)] -> experts (T,k) i32, scores (T,k), load (E) f32 counts
+struct Route {  // logits (T,E) [, bias (E)] -> scores (T,k), experts (T,k) i32, load (E) f32 counts
   int64_t top_k;
   float aux_loss_coef = 0;
   float z_loss_coef = 0;
@@ -131,8 +142,10 @@ struct RouteGrad {  // logits (T,E), experts (T,k) i32, dscores (T,k) -> dlogits
 // autodiff know these two; expand_experts makes the ops below of them.
 struct Experts {  // x (T,D), scores (T,k), experts (T,k) i32, gate, up (E,D,F), down (E,F,D)
   Slots slots;    //   -> out (T,D), dropped (), further (): passes after the first, and what the
-};                //   gradient needs: order (T*k) i32, ends (E) i32, rows (S,D), counts (E) i32,
+                  //   gradient needs: order (T*k) i32, ends (E) i32, rows (S,D), counts (E) i32,
                   //   gate_rows, up_rows (S,F)
+  int64_t num_experts;
+};
 struct ExpertsGrad {  // x, scores, gate, up, down, further, order, ends, rows, counts, gate_rows,
   Slots slots;        //   up_rows, dout (T,D) -> dx, dscores (T,k), dgate, dup, ddown
 };
@@ -235,14 +248,14 @@ struct Slice {  // whole -> this rank's shard along dim; along dim 0 it is a vie
   int dim;
 };
 
-using Op =
-    std::variant<Embedding, EmbeddingGrad, MatMul, AddBias, SumRows, RmsNorm, RmsNormGrad, Rope,
-                 Attention, AttentionGrad, SwiGlu, SwiGluGrad, Add, LinearCrossEntropy,
-                 LinearCrossEntropyGrad, Fill, Divide, Accumulate, SquaredNorm, ClipScale, AdamW,
-                 AllReduce, AllGather, ReduceScatter, AllToAll, Slice, HeadNorm, HeadNormGrad,
-                 TemperatureScale, ChunkStart, Route, RouteGrad, Experts, ExpertsGrad, Assign,
-                 Dispatch, DispatchGrad, Combine, GroupedMatMul, GroupedMatMulGrad,
-                 UpdateRouterBias, AllReduceMax, ExchangeRows, ReturnRows>;
+using Op = std::variant<Embedding, EmbeddingGrad, MatMul, AddBias, SumRows, RmsNorm, RmsNormGrad,
+                        Rope, Attention, AttentionGrad, SwiGlu, SwiGluGrad, Add, LinearCrossEntropy,
+                        LinearCrossEntropyGrad, Fill, Divide, Accumulate, SquaredNorm, ClipScale,
+                        AdamW, AllReduce, AllGather, ReduceScatter, AllToAll, Slice, HeadNorm,
+                        HeadNormGrad, TemperatureScale, ChunkStart, Route, RouteGrad, Experts,
+                        ExpertsGrad, Assign, Dispatch, DispatchGrad, Combine, GroupedMatMul,
+                        GroupedMatMulGrad, UpdateRouterBias, AllReduceMax, ExchangeRows, ReturnRows,
+                        CrossEntropyPart, MergeCrossEntropy, CrossEntropyPartGrad>;
 
 std::string_view name(const Op& op);    // "rms_norm"
 std::string_view family(const Op& op);  // "norm": the file that has its rules and kernels

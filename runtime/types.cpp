@@ -74,6 +74,12 @@ Placement Placement::with(Axis axis, AxisPlacement placement) const {
   return copy;
 }
 
+bool Placement::is_nested() const {
+  const AxisPlacement tp = (*this)[Axis::tp];
+  return tp.kind == AxisPlacement::Kind::shard &&
+         ((*this)[Axis::dp] == tp || (*this)[Axis::ep] == tp);
+}
+
 std::string to_string(const Placement& placement) {
   std::string text;
   for (const Axis axis : kAxes) {
@@ -81,6 +87,7 @@ std::string to_string(const Placement& placement) {
     text +=
         absl::StrFormat("%s%s@%s", text.empty() ? "" : " ", to_string(placement[axis]), name(axis));
   }
+  if (placement.tp_is_last) text += "(last)";
   return text;
 }
 

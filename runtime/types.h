@@ -69,10 +69,17 @@ class Placement {
   Placement with(Axis axis, AxisPlacement placement) const;
   bool operator==(const Placement&) const = default;
 
+  // Whether tp and another axis shard the same dim.
+  bool is_nested() const;
+  // Of a nested placement: which of them cuts first. tp does for parameters, whose shards ZeRO cuts
+  // again; it comes last for tokens, which the batch has cut already. Always false otherwise.
+  bool tp_is_last = false;
+
  private:
   std::array<AxisPlacement, kNumAxes> axes_{};
 };
-std::string to_string(const Placement& placement);  // "S(0)@dp P@tp", "" when replicated
+// "S(0)@dp P@tp", "S(0)@dp S(0)@tp(last)", "" when replicated
+std::string to_string(const Placement& placement);
 
 // "1.5 GiB", "640 KiB", "12 B".
 std::string format_bytes(int64_t bytes);

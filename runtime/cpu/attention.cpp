@@ -124,14 +124,12 @@ void forward_block(const AttentionShape& s, const AttentionBlock& block, const K
 }  // namespace
 
 int64_t workspace_bytes(const Attention& op, const WorkspaceQuery& query) {
-  const AttentionShape s =
-      attention_shape(query.inputs[0].shape, query.inputs[1].shape, op.head_dim, op.sequence_len);
+  const AttentionShape s = attention_shape(op, query);
   return buffer_bytes(s) * query.num_threads;
 }
 
 void run(const Attention& op, const KernelArgs& args, const CpuThreads& threads) {
-  const AttentionShape s =
-      attention_shape(args.inputs[0].shape, args.inputs[1].shape, op.head_dim, op.sequence_len);
+  const AttentionShape s = attention_shape(op, args);
   const ThreadScratch scratch(args, buffer_bytes(s), threads.count());
   const int64_t num_tasks = s.num_sequences * s.num_kv_heads * s.num_blocks();
   threads.for_each(num_tasks, [&](int64_t task, int thread) {
@@ -139,7 +137,7 @@ void run(const Attention& op, const KernelArgs& args, const CpuThreads& threads)
     const int64_t head = task / s.num_blocks();
     const AttentionBlock block = block_at(s, head / s.num_kv_heads, head % s.num_kv_heads,
                                           task % s.num_blocks(), args.inputs[3].as<int32_t>());
-    forward_block(s, block, args, take_buffers(s, own));
+    if (block.num_heads > 0) forward_block(s, block, args, take_buffers(s, own));
   });
 }
 

@@ -13,28 +13,40 @@ constexpr int64_t kKeysOnDiagonal = 2 * kMaxGemmRows;
 
 }  // namespace
 
-AttentionShape attention_shape(const Shape& q, const Shape& k, int64_t head_dim,
-                               int64_t sequence_len) {
-  const int64_t group = k[1] > 0 ? q[1] / k[1] : 1;
+AttentionShape attention_shape(const AttentionSizes& sizes) {
+  const auto& [q, k, head_dim, sequence_len, group, query_begin, key_begin] = sizes;
   check(q[0] % sequence_len == 0, "[attention] %d tokens are not sequences of %d", q[0],
         sequence_len);
-  check(group * k[1] == q[1] && k[1] % head_dim == 0,
-        "[attention] q %s and k %s do not fit heads of width %d", to_string(q), to_string(k),
-        head_dim);
-  const int64_t most = std::max<int64_t>(1, kRowsPerBlock / group);
+  const int64_t skipped = query_begin - key_begin * group;  // columns of q
+  const bool fits = skipped >= 0 && skipped + q[1] <= group * k[1];
+  check(fits && q[1] % head_dim == 0 && k[1] % head_dim == 0,
+        "[attention] q %s and k %s do not fit heads of width %d, %d for each of k", to_string(q),
+        to_string(k), head_dim, group);
+  AttentionShape shape{.num_sequences = q[0] / sequence_len,
+                       .sequence_len = sequence_len,
+                       .head_dim = head_dim,
+                       .num_heads = q[1] / head_dim,
+                       .num_kv_heads = k[1] / head_dim,
+                       .group = group,
+                       .first_head = skipped / head_dim,
+                       .tokens_per_block = 0};
+  const int64_t most =
+      std::max<int64_t>(1, kRowsPerBlock / std::max<int64_t>(1, shape.heads_per_block()));
   const int64_t num_blocks = (sequence_len + most - 1) / most;
-  return {.num_sequences = q[0] / sequence_len,
-          .sequence_len = sequence_len,
-          .head_dim = head_dim,
-          .num_kv_heads = k[1] / head_dim,
-          .group = group,
-          .tokens_per_block = (sequence_len + num_blocks - 1) / num_blocks};
+  shape.tokens_per_block = (sequence_len + num_blocks - 1) / num_blocks;
+  return shape;
 }
 
 AttentionBlock block_at(const AttentionShape& shape, int64_t sequence, int64_t kv_head, int64_t i,
                         const int32_t* document_start) {
+  const auto local = [&](int64_t head) {
+    return std::clamp<int64_t>(head - shape.first_head, 0, shape.num_heads);
+  };
+  const int64_t first_head = local(kv_head * shape.group);
   return {.sequence_start = sequence * shape.sequence_len,
           .kv_head = kv_head,
+          .first_head = first_head,
+          .num_heads = local((kv_head + 1) * shape.group) - first_head,
           .first = i * shape.tokens_per_block,
           .last = std::min(shape.sequence_len, (i + 1) * shape.tokens_per_block),
           .document_start = document_start + sequence * shape.sequence_len};
@@ -44,11 +56,11 @@ BlockRows::BlockRows(const AttentionShape& shape, const AttentionBlock& block, i
                      int32_t* start)
     : shape_(shape),
       block_(block),
-      count_((block.last - block.first) * shape.group),
+      count_((block.last - block.first) * block.num_heads),
       token_(token),
       start_(start) {
   for (int64_t row = 0; row < count_; ++row) {
-    token[row] = static_cast<int32_t>(block.first + row / shape.group);
+    token[row] = static_cast<int32_t>(block.first + row / block.num_heads);
     start[row] = block.document_start[token[row]];
   }
   const auto [least, most] = std::minmax_element(start, start + count_);
@@ -57,20 +69,20 @@ BlockRows::BlockRows(const AttentionShape& shape, const AttentionBlock& block, i
 }
 
 void BlockRows::gather(const float* source, float factor, float* rows) const {
-  const int64_t width = shape_.group * shape_.head_dim;
+  const int64_t width = block_.num_heads * shape_.head_dim;
   for (int64_t t = 0; t < block_.last - block_.first; ++t) {
     const float* from = source + (block_.sequence_start + block_.first + t) * shape_.query_width() +
-                        block_.kv_head * width;
+                        block_.first_head * shape_.head_dim;
 #pragma omp simd
     for (int64_t i = 0; i < width; ++i) rows[t * width + i] = from[i] * factor;
   }
 }
 
 void BlockRows::scatter(const float* rows, float factor, float* destination) const {
-  const int64_t width = shape_.group * shape_.head_dim;
+  const int64_t width = block_.num_heads * shape_.head_dim;
   for (int64_t t = 0; t < block_.last - block_.first; ++t) {
     float* to = destination + (block_.sequence_start + block_.first + t) * shape_.query_width() +
-                block_.kv_head * width;
+                block_.first_head * shape_.head_dim;
 #pragma omp simd
     for (int64_t i = 0; i < width; ++i) to[i] = rows[t * width + i] * factor;
   }
@@ -78,7 +90,7 @@ void BlockRows::scatter(const float* rows, float factor, float* destination) con
 
 int64_t BlockRows::head_offset(int64_t row) const {
   const int64_t token = block_.sequence_start + token_[row];
-  return token * shape_.num_heads() + block_.kv_head * shape_.group + row % shape_.group;
+  return token * shape_.num_heads + block_.first_head + row % block_.num_heads;
 }
 
 int64_t BlockRows::key_offset(int64_t key) const {
@@ -88,7 +100,7 @@ int64_t BlockRows::key_offset(int64_t key) const {
 KeyChunk BlockRows::chunk_at(int64_t key) const {
   const int64_t count = key < block_.first ? std::min(kKeysPerChunk, block_.first - key)
                                            : std::min(kKeysOnDiagonal, block_.last - key);
-  const int64_t first_row = std::max<int64_t>(0, key - block_.first) * shape_.group;
+  const int64_t first_row = std::max<int64_t>(0, key - block_.first) * block_.num_heads;
   return {.key = key,
           .count = count,
           .first_row = first_row / kMaxGemmColumns * kMaxGemmColumns,

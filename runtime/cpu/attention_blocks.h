@@ -10,6 +10,7 @@
 
 #include "runtime/backend.h"
 #include "runtime/cpu/gemm.h"
+#include "runtime/cpu/kernels.h"
 
 namespace caravan::cpu {
 
@@ -24,24 +25,49 @@ struct AttentionShape {
   int64_t num_sequences;
   int64_t sequence_len;
   int64_t head_dim;
+  int64_t num_heads;  // of queries
   int64_t num_kv_heads;
-  int64_t group;             // query heads of a key/value head
+  int64_t group;             // query heads of a key/value head, some of which may be elsewhere
+  int64_t first_head;        // of queries, counted from the first of key/value head 0
   int64_t tokens_per_block;  // the last block may have fewer
 
-  int64_t num_heads() const { return num_kv_heads * group; }
-  int64_t query_width() const { return num_heads() * head_dim; }  // row of q
-  int64_t key_width() const { return num_kv_heads * head_dim; }   // row of k and v
-  int64_t rows_per_block() const { return tokens_per_block * group; }
+  int64_t query_width() const { return num_heads * head_dim; }   // row of q
+  int64_t key_width() const { return num_kv_heads * head_dim; }  // row of k and v
+  int64_t heads_per_block() const { return group < num_heads ? group : num_heads; }  // at most
+  int64_t rows_per_block() const { return tokens_per_block * heads_per_block(); }
   int64_t num_blocks() const { return (sequence_len + tokens_per_block - 1) / tokens_per_block; }
 };
 
-AttentionShape attention_shape(const Shape& q, const Shape& k, int64_t head_dim,
-                               int64_t sequence_len);
+// What an op works on: shapes of q and k, and what Attention and AttentionGrad say of them.
+struct AttentionSizes {
+  const Shape& q;
+  const Shape& k;
+  int64_t head_dim;
+  int64_t sequence_len;
+  int64_t group;
+  int64_t query_begin = 0;  // columns of q and k that lie on ranks before this one
+  int64_t key_begin = 0;
+};
+AttentionShape attention_shape(const AttentionSizes& sizes);
 
-// Tokens [first, last) of a sequence, with one key/value head.
+template <typename OpStruct>
+AttentionShape attention_shape(const OpStruct& op, const WorkspaceQuery& query) {
+  return attention_shape(
+      {query.inputs[0].shape, query.inputs[1].shape, op.head_dim, op.sequence_len, op.group});
+}
+template <typename OpStruct>
+AttentionShape attention_shape(const OpStruct& op, const KernelArgs& args) {
+  const TensorView &q = args.inputs[0], &k = args.inputs[1];
+  return attention_shape(
+      {q.shape, k.shape, op.head_dim, op.sequence_len, op.group, q.begin(1), k.begin(1)});
+}
+
+// Tokens [first, last) of a sequence, with one key/value head and its query heads that are here.
 struct AttentionBlock {
   int64_t sequence_start;  // first token of the sequence in the batch
   int64_t kv_head;
+  int64_t first_head;  // of queries
+  int64_t num_heads;   // may be none
   int64_t first;
   int64_t last;
   const int32_t* document_start;  // of the sequence's tokens

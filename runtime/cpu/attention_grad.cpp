@@ -182,16 +182,14 @@ void fill_zero(const AttentionShape& s, int64_t sequence, int64_t kv_head, float
 }  // namespace
 
 int64_t workspace_bytes(const AttentionGrad& op, const WorkspaceQuery& query) {
-  const AttentionShape s =
-      attention_shape(query.inputs[0].shape, query.inputs[1].shape, op.head_dim, op.sequence_len);
+  const AttentionShape s = attention_shape(op, query);
   return buffer_bytes(s) * query.num_threads;
 }
 
 // A task has a key/value head of one sequence to itself, so dk and dv are summed in block order
 // where they lie.
 void run(const AttentionGrad& op, const KernelArgs& args, const CpuThreads& threads) {
-  const AttentionShape s =
-      attention_shape(args.inputs[0].shape, args.inputs[1].shape, op.head_dim, op.sequence_len);
+  const AttentionShape s = attention_shape(op, args);
   const Tensors tensors(args);
   const ThreadScratch scratch(args, buffer_bytes(s), threads.count());
   threads.for_each(s.num_sequences * s.num_kv_heads, [&](int64_t task, int thread) {
@@ -201,8 +199,8 @@ void run(const AttentionGrad& op, const KernelArgs& args, const CpuThreads& thre
     fill_zero(s, sequence, kv_head, tensors.dk);
     fill_zero(s, sequence, kv_head, tensors.dv);
     for (int64_t i = 0; i < s.num_blocks(); ++i) {
-      backward_block(s, block_at(s, sequence, kv_head, i, args.inputs[3].as<int32_t>()), tensors,
-                     buffers);
+      const AttentionBlock block = block_at(s, sequence, kv_head, i, args.inputs[3].as<int32_t>());
+      if (block.num_heads > 0) backward_block(s, block, tensors, buffers);
     }
   });
 }

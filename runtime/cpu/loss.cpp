@@ -31,7 +31,8 @@ struct Projection {
   const int32_t* targets;
   int64_t num_tokens;
   int64_t width;       // D
-  int64_t vocab_size;  // V
+  int64_t vocab_size;  // V, the rows of weight that are here
+  int64_t first;       // of them in the whole vocabulary
 };
 
 Projection projection(const KernelArgs& args) {
@@ -40,11 +41,12 @@ Projection projection(const KernelArgs& args) {
                      .targets = args.inputs[2].as<int32_t>(),
                      .num_tokens = args.inputs[0].dim(0),
                      .width = args.inputs[0].dim(1),
-                     .vocab_size = args.inputs[1].dim(0)};
+                     .vocab_size = args.inputs[1].dim(0),
+                     .first = args.inputs[1].begin(0)};
+  const int64_t whole = args.inputs[1].whole_dim(0);
   for (int64_t t = 0; t < p.num_tokens; ++t) {
-    check(p.targets[t] >= -1 && p.targets[t] < p.vocab_size,
-          "[linear_cross_entropy] target %d of token %d, vocabulary of %d", p.targets[t], t,
-          p.vocab_size);
+    check(p.targets[t] >= -1 && p.targets[t] < whole,
+          "[linear_cross_entropy] target %d of token %d, vocabulary of %d", p.targets[t], t, whole);
   }
   return p;
 }
@@ -156,10 +158,20 @@ void log_sum_exp(const Group& group, float* lse) {
   }
 }
 
+struct Targets {
+  const int32_t* of;  // of the group's tokens
+  int64_t first;      // of the vocabulary's rows that are here
+  // The row of token t; -1 where it does not count or is not here.
+  int64_t row(int64_t t, int64_t num_rows) const {
+    const int64_t row = of[t] - first;
+    return of[t] >= 0 && row >= 0 && row < num_rows ? row : -1;
+  }
+};
+
 // In place: logits -> dloss * (softmax - one at the target); zero for tokens that do not count.
-void logits_to_gradient(const Group& group, const float* lse, const int32_t* targets, float dloss) {
+void logits_to_gradient(const Group& group, const float* lse, const Targets& targets, float dloss) {
   float factor[kGroup];
-  for (int64_t t = 0; t < group.count; ++t) factor[t] = targets[t] < 0 ? 0.0f : dloss;
+  for (int64_t t = 0; t < group.count; ++t) factor[t] = targets.of[t] < 0 ? 0.0f : dloss;
   for (int64_t v = 0; v < group.vocab_size; ++v) {
     float* row = group.at + v * group.ld;
 #pragma omp simd
@@ -167,7 +179,8 @@ void logits_to_gradient(const Group& group, const float* lse, const int32_t* tar
       row[t] = factor[t] * fast_exp_bounded(row[t] - lse[t]);
   }
   for (int64_t t = 0; t < group.count; ++t) {
-    if (targets[t] >= 0) group.at[targets[t] * group.ld + t] -= dloss;
+    const int64_t row = targets.row(t, group.vocab_size);
+    if (row >= 0) group.at[row * group.ld + t] -= dloss;
   }
 }
 
@@ -183,7 +196,7 @@ void softmax(const Projection& p, const Chunk& chunk, const Buffers& buffers, co
     for (int64_t t = 0; t < group.count; ++t) {
       losses[t] = targets[t] < 0 ? 0.0f : lse[t] - group.at[targets[t] * group.ld + t];
     }
-    if (dloss != nullptr) logits_to_gradient(group, lse, targets, *dloss);
+    if (dloss != nullptr) logits_to_gradient(group, lse, {targets, 0}, *dloss);
   });
 }
 
@@ -241,7 +254,18 @@ int64_t workspace_bytes(const LinearCrossEntropy&, const WorkspaceQuery& query) 
   return buffer_bytes(query, false);
 }
 
+namespace {
+
+// Of ops that know no other ranks: expand_loss has replaced them where others have rows, too.
+void check_whole(const TensorView& weight) {
+  check(weight.dim(0) == weight.whole_dim(0), "[linear_cross_entropy] has %d of %d rows",
+        weight.dim(0), weight.whole_dim(0));
+}
+
+}  // namespace
+
 void run(const LinearCrossEntropy&, const KernelArgs& args, const CpuThreads& threads) {
+  check_whole(args.inputs[1]);
   const Projection p = projection(args);
   const Buffers buffers =
       take_buffers(args, {p.num_tokens, p.width, p.vocab_size, threads.count(), false});
@@ -257,6 +281,7 @@ int64_t workspace_bytes(const LinearCrossEntropyGrad&, const WorkspaceQuery& que
 }
 
 void run(const LinearCrossEntropyGrad&, const KernelArgs& args, const CpuThreads& threads) {
+  check_whole(args.inputs[1]);
   const Projection p = projection(args);
   const Buffers buffers =
       take_buffers(args, {p.num_tokens, p.width, p.vocab_size, threads.count(), true});
@@ -269,6 +294,101 @@ void run(const LinearCrossEntropyGrad&, const KernelArgs& args, const CpuThreads
     backpropagate(p, chunk, buffers, gradients, threads);
   });
   sum_losses(p, buffers, args);
+}
+
+// --- where ranks share the vocabulary ------------------------------------------------------------
+
+int64_t workspace_bytes(const CrossEntropyPart&, const WorkspaceQuery& query) {
+  return buffer_bytes(query, false);
+}
+
+void run(const CrossEntropyPart&, const KernelArgs& args, const CpuThreads& threads) {
+  const Projection p = projection(args);
+  const Buffers buffers =
+      take_buffers(args, {p.num_tokens, p.width, p.vocab_size, threads.count(), false});
+  float* const lse = args.outputs[0].as<float>();
+  float* const target_logits = lse + p.num_tokens;
+  for_chunks_of(p, [&](const Chunk& chunk) {
+    compute_logits(p, chunk, buffers, threads);
+    threads.for_chunks(chunk.count, kGroup, [&](int64_t begin, int64_t end) {
+      const Group group{buffers.logits + begin, chunk.count, end - begin, p.vocab_size};
+      const int64_t first = chunk.first + begin;
+      const Targets targets{p.targets + first, p.first};
+      log_sum_exp(group, lse + first);
+      for (int64_t t = 0; t < group.count; ++t) {
+        const int64_t row = targets.row(t, group.vocab_size);
+        target_logits[first + t] = row < 0 ? 0.0f : group.at[row * group.ld + t];
+      }
+    });
+  });
+}
+
+namespace {
+
+// parts (P,2,T): log-sum-exps and logits of targets.
+struct Parts {
+  const float* at;
+  int64_t count;
+  int64_t num_tokens;
+
+  float lse(int64_t part, int64_t t) const { return at[2 * part * num_tokens + t]; }
+  float logit(int64_t t) const {  // all but one are 0
+    float sum = 0;
+    for (int64_t part = 0; part < count; ++part) sum += at[(2 * part + 1) * num_tokens + t];
+    return sum;
+  }
+  // Relative to the largest: a rank without rows has -inf.
+  float merged_lse(int64_t t) const {
+    float largest = std::numeric_limits<float>::lowest();
+    for (int64_t part = 0; part < count; ++part) largest = std::max(largest, lse(part, t));
+    double sum = 0;
+    for (int64_t part = 0; part < count; ++part) sum += std::exp(double{lse(part, t)} - largest);
+    return largest + static_cast<float>(std::log(sum));
+  }
+};
+
+}  // namespace
+
+// Sums in token order, so that they have the same bits on every rank.
+void run(const MergeCrossEntropy&, const KernelArgs& args, const CpuThreads& threads) {
+  const int32_t* const targets = args.inputs[1].as<int32_t>();
+  const Parts parts{args.inputs[0].as<float>(), args.inputs[0].dim(0), args.inputs[1].size()};
+  float* const lse = args.outputs[0].as<float>();
+  threads.for_chunks(parts.num_tokens, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) lse[t] = parts.merged_lse(t);
+  });
+  double loss_sum = 0;
+  int64_t num_valid = 0;
+  for (int64_t t = 0; t < parts.num_tokens; ++t) {
+    if (targets[t] < 0) continue;
+    loss_sum += lse[t] - parts.logit(t);
+    ++num_valid;
+  }
+  *args.outputs[1].as<float>() = static_cast<float>(loss_sum);
+  *args.outputs[2].as<float>() = static_cast<float>(num_valid);
+}
+
+int64_t workspace_bytes(const CrossEntropyPartGrad&, const WorkspaceQuery& query) {
+  return buffer_bytes(query, true);
+}
+
+void run(const CrossEntropyPartGrad&, const KernelArgs& args, const CpuThreads& threads) {
+  const Projection p = projection(args);
+  const Buffers buffers =
+      take_buffers(args, {p.num_tokens, p.width, p.vocab_size, threads.count(), true});
+  const float* const lse = args.inputs[3].as<float>();
+  const float dloss = *args.inputs[4].as<float>();
+  const Gradients gradients{args.outputs[0].as<float>(), args.outputs[1].as<float>()};
+  if (p.num_tokens == 0) std::fill_n(gradients.dweight, args.outputs[1].size(), 0.0f);
+  for_chunks_of(p, [&](const Chunk& chunk) {
+    compute_logits(p, chunk, buffers, threads);
+    threads.for_chunks(chunk.count, kGroup, [&](int64_t begin, int64_t end) {
+      const Group group{buffers.logits + begin, chunk.count, end - begin, p.vocab_size};
+      const int64_t first = chunk.first + begin;
+      logits_to_gradient(group, lse + first, {p.targets + first, p.first}, dloss);
+    });
+    backpropagate(p, chunk, buffers, gradients, threads);
+  });
 }
 
 }  // namespace caravan::cpu

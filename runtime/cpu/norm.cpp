@@ -1,12 +1,11 @@
-// RMS norm and its gradient: rows are independent, the gradient of the weight is summed over rows
-// in fixed chunks. Row sums are made in double every 512 terms.
+// RMS norm, of rows or of single heads, and its gradient: rows are independent, the gradient of the
+// weight is summed over rows in fixed chunks. Row sums are made in double every 512 terms.
 #include <cmath>
 
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/row_chunks.h"
 #include "runtime/cpu/scratch.h"
 #include "runtime/cpu/simd.h"
-#include "runtime/error.h"
 
 namespace caravan::cpu {
 
@@ -85,11 +84,41 @@ void run(const RmsNormGrad& op, const KernelArgs& args, const CpuThreads& thread
   sum_partials(partials, chunks.count, width, args.outputs[1].as<float>(), threads);
 }
 
-void run(const HeadNorm&, const KernelArgs&, const CpuThreads&) {
-  throw internal_error("[HeadNorm] has no kernel yet");
+void run(const HeadNorm& op, const KernelArgs& args, const CpuThreads& threads) {
+  const int64_t head_dim = op.head_dim;
+  const int64_t heads = args.outputs[1].dim(1);
+  const auto normalize = [&](int64_t head) {
+    const float* x = args.inputs[0].as<float>() + head * head_dim;
+    float* y = args.outputs[0].as<float>() + head * head_dim;
+    const double sum = blocked_sum(head_dim, [=](int64_t i) { return x[i] * x[i]; });
+    const float rstd =
+        static_cast<float>(1.0 / std::sqrt(sum / static_cast<double>(head_dim) + op.eps));
+#pragma omp simd
+    for (int64_t i = 0; i < head_dim; ++i) y[i] = x[i] * rstd;
+    args.outputs[1].as<float>()[head] = rstd;
+  };
+  threads.for_chunks(args.inputs[0].dim(0), 32, [&](int64_t begin, int64_t end) {
+    for (int64_t head = begin * heads; head < end * heads; ++head) normalize(head);
+  });
 }
-void run(const HeadNormGrad&, const KernelArgs&, const CpuThreads&) {
-  throw internal_error("[HeadNormGrad] has no kernel yet");
+
+// As in norm_grad_row, with weights of 1.
+void run(const HeadNormGrad& op, const KernelArgs& args, const CpuThreads& threads) {
+  const int64_t head_dim = op.head_dim;
+  const int64_t heads = args.inputs[1].dim(1);
+  const auto differentiate = [&](int64_t head) {
+    const float* x = args.inputs[0].as<float>() + head * head_dim;
+    const float rstd = args.inputs[1].as<float>()[head];
+    const float* dy = args.inputs[2].as<float>() + head * head_dim;
+    float* dx = args.outputs[0].as<float>() + head * head_dim;
+    const double sum = blocked_sum(head_dim, [=](int64_t i) { return dy[i] * x[i]; });
+    const float mean = static_cast<float>(sum / static_cast<double>(head_dim)) * rstd;
+#pragma omp simd
+    for (int64_t i = 0; i < head_dim; ++i) dx[i] = rstd * (dy[i] - x[i] * rstd * mean);
+  };
+  threads.for_chunks(args.inputs[0].dim(0), 32, [&](int64_t begin, int64_t end) {
+    for (int64_t head = begin * heads; head < end * heads; ++head) differentiate(head);
+  });
 }
 
 }  // namespace caravan::cpu

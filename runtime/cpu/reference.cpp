@@ -37,18 +37,21 @@ void run(const Embedding&, const KernelArgs& args) {
   const int32_t* ids = args.inputs[1].as<int32_t>();
   const Matrix y = matrix(args.outputs[0]);
   for (int64_t t = 0; t < y.rows; ++t) {
-    for (int64_t i = 0; i < y.columns; ++i) y(t, i) = table(ids[t], i);
+    const int64_t row = ids[t] - args.inputs[0].begin(0);
+    const bool is_here = row >= 0 && row < table.rows;
+    for (int64_t i = 0; i < y.columns; ++i) y(t, i) = is_here ? table(row, i) : 0.0f;
   }
 }
 
 void run(const EmbeddingGrad& op, const KernelArgs& args) {
-  const int32_t* ids = args.inputs[0].as<int32_t>();
-  const Matrix dy = matrix(args.inputs[1]);
+  const int32_t* ids = args.inputs[1].as<int32_t>();
+  const Matrix dy = matrix(args.inputs[2]);
   const Matrix table = matrix(args.outputs[0]);
+  const int64_t first = args.outputs[0].begin(0);
   for (int64_t v = 0; v < table.rows; ++v) {
     for (int64_t i = 0; i < table.columns; ++i) {
-      double sum = op.addend == Addend::none ? 0.0f : matrix(args.inputs[2])(v, i);
-      for (int64_t t = 0; t < dy.rows; ++t) sum += ids[t] == v ? dy(t, i) : 0.0f;
+      double sum = op.addend == Addend::none ? 0.0f : matrix(args.inputs[3])(v, i);
+      for (int64_t t = 0; t < dy.rows; ++t) sum += ids[t] == first + v ? dy(t, i) : 0.0f;
       table(v, i) = rounded(sum);
     }
   }
@@ -131,6 +134,42 @@ void run(const RmsNormGrad& op, const KernelArgs& args) {
   }
 }
 
+void run(const HeadNorm& op, const KernelArgs& args) {
+  const Matrix x = matrix(args.inputs[0]);
+  const Matrix y = matrix(args.outputs[0]);
+  const Matrix rstd = matrix(args.outputs[1]);
+  for (int64_t t = 0; t < x.rows; ++t) {
+    for (int64_t head = 0; head < rstd.columns; ++head) {
+      const int64_t first = head * op.head_dim;
+      double sum = 0;
+      for (int64_t i = first; i < first + op.head_dim; ++i) sum += double{x(t, i)} * x(t, i);
+      const double r = 1.0 / std::sqrt(sum / static_cast<double>(op.head_dim) + op.eps);
+      for (int64_t i = first; i < first + op.head_dim; ++i) y(t, i) = rounded(x(t, i) * r);
+      rstd(t, head) = rounded(r);
+    }
+  }
+}
+
+// As RmsNormGrad, head by head and without weights.
+void run(const HeadNormGrad& op, const KernelArgs& args) {
+  const Matrix x = matrix(args.inputs[0]);
+  const Matrix rstd = matrix(args.inputs[1]);
+  const Matrix dy = matrix(args.inputs[2]);
+  const Matrix dx = matrix(args.outputs[0]);
+  for (int64_t t = 0; t < x.rows; ++t) {
+    for (int64_t head = 0; head < rstd.columns; ++head) {
+      const int64_t first = head * op.head_dim;
+      const double r = rstd(t, head);
+      double drstd = 0;
+      for (int64_t i = first; i < first + op.head_dim; ++i) drstd += double{dy(t, i)} * x(t, i);
+      const double from_rstd = drstd * r * r * r / static_cast<double>(op.head_dim);
+      for (int64_t i = first; i < first + op.head_dim; ++i) {
+        dx(t, i) = rounded(dy(t, i) * r - from_rstd * x(t, i));
+      }
+    }
+  }
+}
+
 // --- rope ----------------------------------------------------------------------------------------
 
 namespace {
@@ -158,12 +197,34 @@ void run(const Rope& op, const KernelArgs& args) {
     for (int64_t head = 0; head < x.columns; head += op.head_dim) {
       for (int64_t i = 0; i < pairs; ++i) {
         const double angle = positions[t] * rope_frequency(op, i) * (op.inverse ? -1.0 : 1.0);
-        const double a = x(t, head + i);
-        const double b = x(t, head + i + pairs);
-        y(t, head + i) = rounded(a * std::cos(angle) - b * std::sin(angle));
-        y(t, head + i + pairs) = rounded(a * std::sin(angle) + b * std::cos(angle));
+        const int64_t first = head + (op.interleaved ? 2 * i : i);
+        const int64_t second = first + (op.interleaved ? 1 : pairs);
+        const double a = x(t, first);
+        const double b = x(t, second);
+        y(t, first) = rounded(a * std::cos(angle) - b * std::sin(angle));
+        y(t, second) = rounded(a * std::sin(angle) + b * std::cos(angle));
       }
     }
+  }
+}
+
+void run(const TemperatureScale& op, const KernelArgs& args) {
+  const Matrix x = matrix(args.inputs[0]);
+  const Matrix y = matrix(args.outputs[0]);
+  for (int64_t t = 0; t < x.rows; ++t) {
+    const double position = args.inputs[1].as<int32_t>()[t];
+    const double scale =
+        1.0 + op.attn_scale * std::log(1.0 + std::floor((position + 1.0) / op.floor_scale));
+    for (int64_t i = 0; i < x.columns; ++i) y(t, i) = rounded(scale * x(t, i));
+  }
+}
+
+// The last multiple of `chunk` from the document's start that is not behind the token.
+void run(const ChunkStart& op, const KernelArgs& args) {
+  for (int64_t t = 0; t < args.inputs[0].size(); ++t) {
+    int64_t start = args.inputs[0].as<int32_t>()[t];
+    while (start + op.chunk <= t % op.sequence_len) start += op.chunk;
+    args.outputs[0].as<int32_t>()[t] = static_cast<int32_t>(start);
   }
 }
 
@@ -181,10 +242,15 @@ struct Row {
   std::vector<double> weights;  // of keys first_key..token
 };
 
-Row softmax_row(int64_t head_dim, int64_t first_key, int64_t token, int64_t head, const Matrix& q,
-                const Matrix& k) {
-  const int64_t group = q.columns / k.columns;
-  Row row{token, first_key, head * head_dim, head / group * head_dim, 0, {}};
+// Columns of q and k where a head and what it reads begin.
+struct HeadColumns {
+  int64_t query;
+  int64_t key;
+};
+
+Row softmax_row(int64_t head_dim, int64_t first_key, int64_t token, const HeadColumns& at,
+                const Matrix& q, const Matrix& k) {
+  Row row{token, first_key, at.query, at.key, 0, {}};
   for (int64_t key = first_key; key <= token; ++key) {
     double dot = 0;
     for (int64_t i = 0; i < head_dim; ++i) {
@@ -209,7 +275,9 @@ void for_each_row(const Op& op, const KernelArgs& args, const Visit& visit) {
   for (int64_t t = 0; t < q.rows; ++t) {
     const int64_t first_key = t / op.sequence_len * op.sequence_len + document_start[t];
     for (int64_t head = 0; head < q.columns / op.head_dim; ++head) {
-      visit(head, softmax_row(op.head_dim, first_key, t, head, q, k));
+      const int64_t kv_head = (args.inputs[0].begin(1) / op.head_dim + head) / op.group;
+      const HeadColumns at{head * op.head_dim, kv_head * op.head_dim - args.inputs[1].begin(1)};
+      visit(head, softmax_row(op.head_dim, first_key, t, at, q, k));
     }
   }
 }
@@ -335,6 +403,65 @@ void run(const LinearCrossEntropy&, const KernelArgs& args) {
   }
   scalar(args.outputs[0]) = rounded(loss_sum);
   scalar(args.outputs[1]) = rounded(num_valid);
+}
+
+void run(const CrossEntropyPart&, const KernelArgs& args) {
+  const Matrix x = matrix(args.inputs[0]);
+  const Matrix weight = matrix(args.inputs[1]);
+  float* const lse = args.outputs[0].as<float>();
+  for (int64_t t = 0; t < x.rows; ++t) {
+    const std::vector<double> logits = logits_of(x, weight, t);
+    const int64_t target = args.inputs[2].as<int32_t>()[t] - args.inputs[1].begin(0);
+    const bool is_here = target >= 0 && target < weight.rows;
+    lse[t] = rounded(log_sum_exp(logits));
+    lse[x.rows + t] = is_here ? rounded(logits[static_cast<size_t>(target)]) : 0.0f;
+  }
+}
+
+void run(const MergeCrossEntropy&, const KernelArgs& args) {
+  const float* const parts = args.inputs[0].as<float>();
+  const int32_t* targets = args.inputs[1].as<int32_t>();
+  const int64_t num_tokens = args.inputs[1].size();
+  double loss_sum = 0;
+  double num_valid = 0;
+  for (int64_t t = 0; t < num_tokens; ++t) {
+    std::vector<double> part;
+    double logit = 0;
+    for (int64_t p = 0; p < args.inputs[0].dim(0); ++p) {
+      part.push_back(parts[2 * p * num_tokens + t]);
+      logit += parts[(2 * p + 1) * num_tokens + t];
+    }
+    const double lse = log_sum_exp(part);
+    args.outputs[0].as<float>()[t] = rounded(lse);
+    loss_sum += targets[t] == -1 ? 0.0 : lse - logit;
+    num_valid += targets[t] == -1 ? 0.0 : 1.0;
+  }
+  scalar(args.outputs[1]) = rounded(loss_sum);
+  scalar(args.outputs[2]) = rounded(num_valid);
+}
+
+void run(const CrossEntropyPartGrad&, const KernelArgs& args) {
+  const Matrix x = matrix(args.inputs[0]);
+  const Matrix weight = matrix(args.inputs[1]);
+  const Matrix dx = matrix(args.outputs[0]);
+  std::vector<double> dweight(static_cast<size_t>(weight.rows * weight.columns));
+  for (int64_t t = 0; t < x.rows; ++t) {
+    const std::vector<double> logits = logits_of(x, weight, t);
+    const int32_t target = args.inputs[2].as<int32_t>()[t];
+    const double dloss = target == -1 ? 0.0 : scalar(args.inputs[4]);
+    std::vector<double> dx_row(static_cast<size_t>(x.columns));
+    for (int64_t v = 0; v < weight.rows; ++v) {
+      const double hit = target == args.inputs[1].begin(0) + v ? 1.0 : 0.0;
+      const double lse = args.inputs[3].as<float>()[t];
+      const double dlogit = dloss * (std::exp(logits[static_cast<size_t>(v)] - lse) - hit);
+      for (int64_t i = 0; i < x.columns; ++i) {
+        dx_row[static_cast<size_t>(i)] += dlogit * weight(v, i);
+        dweight[static_cast<size_t>(v * x.columns + i)] += dlogit * x(t, i);
+      }
+    }
+    std::transform(dx_row.begin(), dx_row.end(), &dx(t, 0), rounded);
+  }
+  std::transform(dweight.begin(), dweight.end(), args.outputs[1].as<float>(), rounded);
 }
 
 void run(const LinearCrossEntropyGrad&, const KernelArgs& args) {

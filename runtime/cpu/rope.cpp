@@ -1,10 +1,10 @@
-// Rotary position embedding (Su et al., "RoFormer", 2021) in the half layout, with llama3 scaling.
+// What depends on where a token is: rotary position embedding (Su et al., "RoFormer", 2021) in both
+// layouts, with llama3 scaling, and what Llama 4 adds to it.
 #include <cmath>
 #include <numbers>
 
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/scratch.h"
-#include "runtime/error.h"
 
 namespace caravan::cpu {
 namespace {
@@ -66,15 +66,33 @@ void fill_row(const Table& table, int64_t row, int32_t position, int64_t pairs) 
   }
 }
 
-// One head: the pairs (x[i], x[i + pairs]).
-void rotate(const float* x, const float* cosines, const float* sines, float sign, int64_t pairs,
-            float* y) {
+// What turns one head of one token.
+struct Rotation {
+  const float* cosines;  // (pairs)
+  const float* sines;    // (pairs)
+  float sign;            // of the angle
+  int64_t pairs;
+};
+
+// The pairs (x[i], x[i + pairs]).
+void rotate_halves(const Rotation& r, const float* x, float* y) {
 #pragma omp simd
-  for (int64_t i = 0; i < pairs; ++i) {
-    const float sine = sign * sines[i];
-    const float first = x[i] * cosines[i] - x[i + pairs] * sine;
-    y[i + pairs] = x[i] * sine + x[i + pairs] * cosines[i];
+  for (int64_t i = 0; i < r.pairs; ++i) {
+    const float sine = r.sign * r.sines[i];
+    const float first = x[i] * r.cosines[i] - x[i + r.pairs] * sine;
+    y[i + r.pairs] = x[i] * sine + x[i + r.pairs] * r.cosines[i];
     y[i] = first;
+  }
+}
+
+// The pairs (x[2i], x[2i + 1]).
+void rotate_neighbours(const Rotation& r, const float* x, float* y) {
+#pragma omp simd
+  for (int64_t i = 0; i < r.pairs; ++i) {
+    const float sine = r.sign * r.sines[i];
+    const float first = x[2 * i] * r.cosines[i] - x[2 * i + 1] * sine;
+    y[2 * i + 1] = x[2 * i] * sine + x[2 * i + 1] * r.cosines[i];
+    y[2 * i] = first;
   }
 }
 
@@ -104,20 +122,39 @@ void run(const Rope& op, const KernelArgs& args, const CpuThreads& threads) {
   threads.for_chunks(num_tokens, 64, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t row = table.row_of_token[t] * pairs;
-      for (int64_t head = 0; head < width; head += op.head_dim) {
-        const int64_t at = t * width + head;
-        rotate(args.inputs[0].as<float>() + at, table.cosines + row, table.sines + row, sign, pairs,
-               args.outputs[0].as<float>() + at);
+      const Rotation rotation{table.cosines + row, table.sines + row, sign, pairs};
+      for (int64_t at = t * width; at < (t + 1) * width; at += op.head_dim) {
+        const float* x = args.inputs[0].as<float>() + at;
+        float* y = args.outputs[0].as<float>() + at;
+        op.interleaved ? rotate_neighbours(rotation, x, y) : rotate_halves(rotation, x, y);
       }
     }
   });
 }
 
-void run(const TemperatureScale&, const KernelArgs&, const CpuThreads&) {
-  throw internal_error("[TemperatureScale] has no kernel yet");
+void run(const TemperatureScale& op, const KernelArgs& args, const CpuThreads& threads) {
+  const int32_t* positions = args.inputs[1].as<int32_t>();
+  const int64_t width = args.inputs[0].dim(1);
+  threads.for_chunks(args.inputs[0].dim(0), 64, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const double steps = std::floor((positions[t] + 1.0) / op.floor_scale);
+      const auto scale = static_cast<float>(1.0 + op.attn_scale * std::log1p(steps));
+      const float* x = args.inputs[0].as<float>() + t * width;
+      float* y = args.outputs[0].as<float>() + t * width;
+#pragma omp simd
+      for (int64_t i = 0; i < width; ++i) y[i] = scale * x[i];
+    }
+  });
 }
-void run(const ChunkStart&, const KernelArgs&, const CpuThreads&) {
-  throw internal_error("[ChunkStart] has no kernel yet");
+
+// Chunks are counted from the start of the document, as positions are.
+void run(const ChunkStart& op, const KernelArgs& args, const CpuThreads&) {
+  const TensorView& starts = args.inputs[0];
+  for (int64_t t = 0; t < starts.dim(0); ++t) {
+    const int64_t start = starts.as<int32_t>()[t];
+    const int64_t inside = (starts.begin(0) + t) % op.sequence_len - start;
+    args.outputs[0].as<int32_t>()[t] = static_cast<int32_t>(start + inside / op.chunk * op.chunk);
+  }
 }
 
 }  // namespace caravan::cpu

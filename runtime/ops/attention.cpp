@@ -5,13 +5,17 @@
 namespace caravan {
 namespace {
 
-void expect_heads(std::string_view op, Specs in, int64_t head_dim, int64_t sequence_len) {
+void expect_heads(std::string_view op, Specs in, const auto& attributes) {
+  const auto [head_dim, sequence_len, group] = attributes;
   const Shape& q = in[0].shape;
   const Shape& k = in[1].shape;
   expect(q.size() == 2 && k.size() == 2 && in[2].shape == k && q[0] == k[0], op, in,
          "q must be (T,H*h), k and v (T,KV*h)");
   expect(q[1] % head_dim == 0 && k[1] % head_dim == 0, op, in, "widths must divide by head_dim");
-  expect((q[1] / head_dim) % (k[1] / head_dim) == 0, op, in, "heads must divide by kv heads");
+  // Of query heads a rank may have a part while it has all key/value heads.
+  const int64_t covered = k[1] * group;
+  expect(q[1] <= covered && covered % q[1] == 0, op, in,
+         "query heads must be a group for each kv head, or a part of them");
   expect(q[0] % sequence_len == 0, op, in, "tokens must be whole sequences");
   expect(in[3].shape == Shape{q[0]} && in[3].dtype == DType::i32, op, in,
          "document_start must be (T) i32");
@@ -42,6 +46,7 @@ Gradients backward(const Rope& op, const BackwardContext& c) {
 ShardRule shard(const Rope&, AxisPlacements in) {
   if (in[0] == shard(0)) return {{shard(0), shard(0)}, {shard(0)}};
   if (in[0] == shard(1)) return {{shard(1), kReplicate}, {shard(1)}};
+  if (in[0] == kPartial) return {{kPartial, kReplicate}, {kPartial}};  // it is linear
   return all_replicated(2, 1);
 }
 
@@ -75,7 +80,7 @@ TensorSpecs infer(const ChunkStart& op, Specs in, int) {
   return {in[0]};
 }
 
-Gradients backward(const ChunkStart&, const BackwardContext&) { return {ValueId::none}; }
+Gradients backward(const ChunkStart&, const BackwardContext&) { not_differentiable("chunk_start"); }
 
 ShardRule shard(const ChunkStart&, AxisPlacements in) { return elementwise(in, 1, false); }
 
@@ -83,13 +88,13 @@ Cost cost(const ChunkStart&, Specs in, Specs out) { return streaming(0, in, out)
 
 TensorSpecs infer(const Attention& op, Specs in, int) {
   expect_count("attention", in, 4);
-  expect_heads("attention", in, op.head_dim, op.sequence_len);
+  expect_heads("attention", in, op);
   const Shape& q = in[0].shape;
   return {in[0], {{q[0], q[1] / op.head_dim}, DType::f32}};
 }
 
 Gradients backward(const Attention& op, const BackwardContext& c) {
-  Gradients gradients = c.builder.emit(AttentionGrad{op.head_dim, op.sequence_len},
+  Gradients gradients = c.builder.emit(AttentionGrad{op.head_dim, op.sequence_len, op.group},
                                        {c.inputs[0], c.inputs[1], c.inputs[2], c.inputs[3],
                                         c.outputs[0], c.outputs[1], c.output_gradients[0]});
   gradients.push_back(ValueId::none);  // document_start
@@ -100,8 +105,11 @@ ShardRule shard(const Attention&, AxisPlacements in) {
   if (in[0] == shard(0)) {  // by sequence
     return {{shard(0), shard(0), shard(0), shard(0)}, {shard(0), shard(0)}};
   }
-  if (in[0] == shard(1) || in[1] == shard(1) || in[2] == shard(1)) {  // by head
+  if (in[1] == shard(1) || in[2] == shard(1)) {  // by head
     return {{shard(1), shard(1), shard(1), kReplicate}, {shard(1), shard(1)}};
+  }
+  if (in[0] == shard(1)) {  // by query head
+    return {{shard(1), kReplicate, kReplicate, kReplicate}, {shard(1), shard(1)}};
   }
   return all_replicated(4, 2);
 }
@@ -112,7 +120,7 @@ Cost cost(const Attention& op, Specs in, Specs out) {
 
 TensorSpecs infer(const AttentionGrad& op, Specs in, int) {
   expect_count("attention_grad", in, 7);
-  expect_heads("attention_grad", in, op.head_dim, op.sequence_len);
+  expect_heads("attention_grad", in, op);
   expect(in[4].shape == in[0].shape && in[6].shape == in[0].shape, "attention_grad", in,
          "out and dout must be shaped like q");
   return {in[0], in[1], in[2]};
@@ -124,10 +132,12 @@ Gradients backward(const AttentionGrad&, const BackwardContext&) {
 
 ShardRule shard(const AttentionGrad&, AxisPlacements in) {
   if (in[0] == shard(0)) return {std::vector(7, shard(0)), std::vector(3, shard(0))};
-  if (in[0] == shard(1) || in[1] == shard(1) || in[2] == shard(1)) {
-    std::vector<AxisPlacement> by_head(7, shard(1));
-    by_head[3] = kReplicate;
-    return {by_head, std::vector(3, shard(1))};
+  const bool by_head = in[1] == shard(1) || in[2] == shard(1);
+  if (by_head || in[0] == shard(1)) {
+    const AxisPlacement keys = by_head ? shard(1) : kReplicate;
+    const AxisPlacement sums = by_head ? shard(1) : kPartial;  // over the query heads of each
+    return {{shard(1), keys, keys, kReplicate, shard(1), shard(1), shard(1)},
+            {shard(1), sums, sums}};
   }
   return all_replicated(7, 3);
 }

@@ -42,9 +42,14 @@ ShardRule shard(const MatMul& op, AxisPlacements in) {
   const AxisPlacement inner_a = shard(contracted_a(op));      // K
   const AxisPlacement inner_b = shard(contracted_b(op));      // K
   const AxisPlacement columns = shard(1 - contracted_b(op));  // N
+  if (in[0] == inner_a && in[1] == inner_b) return {{inner_a, inner_b}, {kPartial}};
+  // b is the weight, whose columns stay where they are: sharded tokens are gathered.
+  const bool moves_a = in[0] == rows || in[0] == inner_a;
+  if (in[1] == columns && moves_a) return {{kReplicate, columns}, {shard(1)}};
   if (in[0] == rows) return {{rows, kReplicate}, {shard(0)}};
   if (in[0] == inner_a || in[1] == inner_b) return {{inner_a, inner_b}, {kPartial}};
   if (in[1] == columns) return {{kReplicate, columns}, {shard(1)}};
+  if (in[0] == kPartial && in[1] == kReplicate) return {{kPartial, kReplicate}, {kPartial}};
   return all_replicated(2, 1);
 }
 
@@ -86,6 +91,7 @@ Gradients backward(const SumRows&, const BackwardContext&) { not_differentiable(
 ShardRule shard(const SumRows&, AxisPlacements in) {
   if (in[0] == shard(0)) return {{shard(0)}, {kPartial}};
   if (in[0] == shard(1)) return {{shard(1)}, {shard(0)}};
+  if (in[0] == kPartial) return {{kPartial}, {kPartial}};
   return all_replicated(1, 1);
 }
 

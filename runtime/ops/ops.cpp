@@ -35,6 +35,13 @@ struct DescriptionOf {
   NameAndFamily operator()(const LinearCrossEntropyGrad&) const {
     return {"linear_cross_entropy_grad", "loss"};
   }
+  NameAndFamily operator()(const CrossEntropyPart&) const { return {"cross_entropy_part", "loss"}; }
+  NameAndFamily operator()(const MergeCrossEntropy&) const {
+    return {"merge_cross_entropy", "loss"};
+  }
+  NameAndFamily operator()(const CrossEntropyPartGrad&) const {
+    return {"cross_entropy_part_grad", "loss"};
+  }
   NameAndFamily operator()(const Fill&) const { return {"fill", "scalar"}; }
   NameAndFamily operator()(const Divide&) const { return {"divide", "scalar"}; }
   NameAndFamily operator()(const Accumulate&) const { return {"accumulate", "update"}; }
@@ -86,9 +93,7 @@ struct AttributesOf {
     constexpr std::array kTexts = {"", "adds", "adds_in_place"};
     return kTexts[static_cast<size_t>(addend)];
   }
-  std::string operator()(const EmbeddingGrad& op) const {
-    return words({absl::StrFormat("vocab_size=%d", op.vocab_size), addend(op.addend)});
-  }
+  std::string operator()(const EmbeddingGrad& op) const { return addend(op.addend); }
   std::string operator()(const MatMul& op) const {
     return words({op.transpose_a ? "transpose_a" : "", op.transpose_b ? "transpose_b" : "",
                   addend(op.addend)});
@@ -134,7 +139,9 @@ struct AttributesOf {
   std::string operator()(const RouteGrad& op) const {
     return balance(op.aux_loss_coef, op.z_loss_coef, op.sequence_len);
   }
-  std::string operator()(const Experts& op) const { return slots(op.slots); }
+  std::string operator()(const Experts& op) const {
+    return absl::StrFormat("%s num_experts=%d", slots(op.slots), op.num_experts);
+  }
   std::string operator()(const ExpertsGrad& op) const { return slots(op.slots); }
   std::string operator()(const Assign& op) const {
     return words(
@@ -161,15 +168,13 @@ struct AttributesOf {
   std::string operator()(const AllReduceMax& op) const { return along(op.axis); }
   std::string operator()(const ExchangeRows& op) const { return along(op.axis); }
   std::string operator()(const ReturnRows& op) const { return along(op.axis); }
-  std::string attention(int64_t head_dim, int64_t sequence_len) const {
-    return absl::StrFormat("head_dim=%d sequence_len=%d", head_dim, sequence_len);
+  template <typename Op>
+  static std::string attention(const Op& op) {
+    return absl::StrFormat("head_dim=%d sequence_len=%d group=%d", op.head_dim, op.sequence_len,
+                           op.group);
   }
-  std::string operator()(const Attention& op) const {
-    return attention(op.head_dim, op.sequence_len);
-  }
-  std::string operator()(const AttentionGrad& op) const {
-    return attention(op.head_dim, op.sequence_len);
-  }
+  std::string operator()(const Attention& op) const { return attention(op); }
+  std::string operator()(const AttentionGrad& op) const { return attention(op); }
   std::string operator()(const Fill& op) const { return absl::StrFormat("value=%g", op.value); }
   std::string operator()(const ClipScale& op) const {
     return absl::StrFormat("max_norm=%g", op.max_norm);
@@ -236,7 +241,11 @@ bool is_placed_already(const Op& op) {
                return requires { one.axis; };
              },
              op) ||
-         std::holds_alternative<GroupedMatMul>(op) || std::holds_alternative<GroupedMatMulGrad>(op);
+         std::holds_alternative<GroupedMatMul>(op) ||
+         std::holds_alternative<GroupedMatMulGrad>(op) ||
+         std::holds_alternative<CrossEntropyPart>(op) ||
+         std::holds_alternative<MergeCrossEntropy>(op) ||
+         std::holds_alternative<CrossEntropyPartGrad>(op);
 }
 
 }  // namespace caravan

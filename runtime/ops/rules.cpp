@@ -22,6 +22,12 @@ ShardRule shard(const Op& op, std::span<const AxisPlacement> inputs) {
   return std::visit([&](const auto& one) { return shard(one, inputs); }, op);
 }
 
+bool takes_whole_sequences(const Op& op) {
+  if (const auto* route = std::get_if<RouteGrad>(&op)) return route->aux_loss_coef != 0;
+  return std::holds_alternative<Attention>(op) || std::holds_alternative<AttentionGrad>(op) ||
+         std::holds_alternative<Experts>(op) || std::holds_alternative<ExpertsGrad>(op);
+}
+
 Cost cost(const Op& op, std::span<const TensorSpec> inputs, std::span<const TensorSpec> outputs) {
   return std::visit([&](const auto& one) { return cost(one, inputs, outputs); }, op);
 }

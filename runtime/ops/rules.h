@@ -36,6 +36,8 @@ struct ShardRule {
 // `inputs`: how each input lies along the axis now. Partial and sharded inputs that the op cannot
 // take come back as replicate.
 ShardRule shard(const Op& op, std::span<const AxisPlacement> inputs);
+// Whether sharded tokens must be whole sequences. tp cuts them anywhere: there the op gets them all.
+bool takes_whole_sequences(const Op& op);
 
 // --- cost
 // ------------------------------------------------------------------------------------------

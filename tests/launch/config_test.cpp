@@ -1,6 +1,10 @@
 // Loading: values, overrides, every message that a user meets first, and the round trip.
 #include "launch/config.h"
 
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
 #include "launch/config_schema.h"
 #include "tests/launch/messages.h"
 
@@ -156,6 +160,47 @@ TEST(Config, RefusesWhatComesLaterByName) {
             "version; remove the key");
 }
 
+// Families have their own keys and defaults; what another one has is refused where it stands.
+TEST(Config, FamiliesHaveTheirOwnKeys) {
+  const ModelConfig model =
+      small({"model.family=llama4_text", "model.floor_scale=64", "model.attention_chunk_size=null",
+             "model.moe_layers=[]", "model.intermediate_size_mlp=96"})
+          .model;
+  EXPECT_EQ(model.family, ModelFamily::llama4_text);
+  EXPECT_EQ(model.hidden_size, 64);
+  EXPECT_EQ(model.rope_theta, 500000);
+  EXPECT_EQ(model.num_local_experts, 16);
+  EXPECT_EQ(model.floor_scale, 64);
+  EXPECT_EQ(model.attention_chunk_size, 0);
+  EXPECT_EQ(model.moe_layers, std::vector<int64_t>{});
+  EXPECT_EQ(small({"model.family=llama4_text", "model.rope_theta=1e4"}).model.rope_theta, 1e4);
+  EXPECT_EQ(message_of({"model.use_qk_norm=true"}),
+            "command line: model.use_qk_norm is given, but only family llama4_text has it; remove "
+            "the key");
+  EXPECT_EQ(message_of({"model.family=llama4_text", "model.mlp_bias=false"}),
+            "command line: model.mlp_bias is given, but only family llama has it; remove the key");
+  EXPECT_EQ(message_of({"model.moe_layers=[0]"}),
+            "command line: model.moe_layers is given, but a model without experts has no such "
+            "thing; give num_local_experts, or remove the key");
+  EXPECT_EQ(
+      small({"model.num_local_experts=4", "model.num_experts_per_tok=2"}).model.num_experts_per_tok,
+      2);
+  EXPECT_EQ(message_of({"model.family=llama4_text", "model.attention_chunk_size=0"}),
+            "command line: model.attention_chunk_size is '0'; expected null or an integer from 1 "
+            "to 1000000000000000");
+  EXPECT_EQ(message_of({"model.family=llama4_text", "model.layer_types=[chunked]"}),
+            "command line: model.layer_types is a list: [chunked]; expected a list of "
+            "chunked_attention|full_attention");
+}
+
+// The keys of experts change nothing of what a dense Llama's configuration is and hashes to.
+TEST(Config, DenseLlamaShowsNoOtherKeys) {
+  const std::string text = to_yaml(small());
+  for (const char* key : {"experts", "moe", "rope_layer", "chunk", "qk_norm", "scale:", "_mlp"}) {
+    EXPECT_EQ(text.find(key), std::string::npos) << key;
+  }
+}
+
 TEST(Config, RefusesImpossibleModels) {
   EXPECT_EQ(message_of({"model.num_key_value_heads=3"}),
             "model: num_attention_heads 4 is not divisible by num_key_value_heads 3; every "
@@ -209,6 +254,11 @@ TEST(Config, RoundTrips) {
       {"model.rope_scaling={rope_type: llama3, factor: 32, low_freq_factor: 1, high_freq_factor: 4,"
        " original_max_position_embeddings: 8192}",
        "model.tie_word_embeddings=true"},
+      {"model.num_local_experts=8", "model.num_experts_per_tok=2"},
+      {"model.family=llama4_text", "model.attention_chunk_size=null", "model.moe_layers=[]",
+       "model.intermediate_size_mlp=96"},
+      {"model.family=llama4_text", "model.no_rope_layers=[1, 0]",
+       "model.layer_types=[full_attention, chunked_attention]", "model.use_qk_norm=false"},
   };
   for (const auto& overrides : cases) {
     const Config config = small(overrides);
@@ -229,16 +279,50 @@ TEST(Config, ReferenceNamesEveryKeyWithItsDefault) {
   EXPECT_NE(reference.find("optimizer.adam_beta2"), std::string::npos);
   EXPECT_NE(reference.find("[0.95]"), std::string::npos);
   EXPECT_NE(reference.find("data.train[].weight"), std::string::npos);
+  EXPECT_NE(reference.find("[8192]"), std::string::npos);  // of a key that not all families have
   for (const KeyInfo& info : describe_keys(config_keys())) EXPECT_FALSE(info.help.empty());
 }
 
-TEST(Config, ShippedConfigurationsLoad) {
+// A command line that a configuration shows at its head: on how many processes, what is overridden.
+struct ShownCommand {
+  int num_ranks = 1;
+  std::vector<std::string> overrides;
+};
+
+ShownCommand shown_command(const std::string& line) {
+  ShownCommand command;
+  std::istringstream words(line);
+  for (std::string word; words >> word;) {
+    if (word == "-n" || word == "--ranks") words >> command.num_ranks;
+    if (word.find('=') != std::string::npos) command.overrides.push_back(word);
+  }
+  return command;
+}
+
+std::vector<ShownCommand> shown_commands(const std::filesystem::path& config) {
+  std::vector<ShownCommand> commands;
+  std::ifstream file(config);
+  for (std::string line; std::getline(file, line) && line.starts_with("#");) {
+    if (line.find("configs/" + config.filename().string()) != std::string::npos)
+      commands.push_back(shown_command(line));
+  }
+  return commands;
+}
+
+// Every command at the head of every configuration would start.
+TEST(Config, ShippedConfigurationsDoWhatTheyShow) {
   int count = 0;
   for (const auto& entry : std::filesystem::directory_iterator(CARAVAN_SOURCE_DIR "/configs")) {
-    const Config config = load_config(entry.path().string());
-    validate(config, 1);
-    validate(config, 2);
-    ++count;
+    SCOPED_TRACE(entry.path());
+    const std::vector<ShownCommand> commands = shown_commands(entry.path());
+    EXPECT_FALSE(commands.empty());
+    for (const ShownCommand& command : commands) {
+      const auto load = [&] {
+        validate(load_config(entry.path().string(), command.overrides), command.num_ranks);
+      };
+      EXPECT_EQ(config_message(load), "");
+      ++count;
+    }
   }
   EXPECT_GT(count, 0);
 }

@@ -21,6 +21,7 @@ struct Layout {
   std::array<int, kNumAxes> mesh;
   int zero = 0;
   int accumulation = 1;
+  bool sequence_parallel = false;
 };
 
 TrainingRun run_of(const Layout& layout) {
@@ -28,6 +29,8 @@ TrainingRun run_of(const Layout& layout) {
   run.mesh.sizes = layout.mesh;
   run.optimizer.zero_stage = layout.zero;
   run.accumulation_steps = layout.accumulation;
+  run.options.sequence_parallel = layout.sequence_parallel;
+  if (layout.mesh[2] == 4) run.model.vocab_size = 52;
   return run;
 }
 
@@ -39,12 +42,17 @@ std::vector<TokenBatch> batches() {
   return {random_batch(run, 1), random_batch(run, 2), random_batch(run, 1)};
 }
 
-const Layout kOneRank = {"one_rank", {1, 1, 1}};
+// The same model on one rank.
+TrainingResult train_on_one_rank(const Layout& layout, const std::vector<TokenBatch>& tokens) {
+  TrainingRun run = run_of({"one_rank", {1, 1, 1}});
+  run.model = run_of(layout).model;
+  return train(run, tokens);
+}
 
 class LayoutTest : public testing::TestWithParam<Layout> {};
 
 TEST_P(LayoutTest, EqualsOneRank) {
-  const TrainingResult expected = train(run_of(kOneRank), batches());
+  const TrainingResult expected = train_on_one_rank(GetParam(), batches());
   const TrainingResult actual = train(run_of(GetParam()), batches());
   EXPECT_LT(relative_difference(actual, expected), kTolerance);
   EXPECT_LT(expected.losses.back(), expected.losses.front());
@@ -57,7 +65,7 @@ TEST_P(LayoutTest, EqualsOneRankWithUnevenPadding) {
     for (size_t i = 0; i < batch.targets.size() / 2; ++i) batch.targets[i] = -1;
     batch.targets.back() = -1;
   }
-  const TrainingResult expected = train(run_of(kOneRank), padded);
+  const TrainingResult expected = train_on_one_rank(GetParam(), padded);
   const TrainingResult actual = train(run_of(GetParam()), padded);
   EXPECT_LT(relative_difference(actual, expected), kTolerance);
 }
@@ -89,6 +97,22 @@ std::vector<Layout> layouts() {
       {"ep_2", {1, 2, 1}},
       {"dp_2_ep_2_zero_1", {2, 2, 1}, 1},
       {"dp_3_tp_2_zero_2_accumulate_2", {3, 1, 2}, 2, 2},
+      {"dp_2_tp_2_zero_1", {2, 1, 2}, 1},
+      {"dp_2_tp_2_zero_2", {2, 1, 2}, 2},
+      {"ep_2_tp_2", {1, 2, 2}},
+      {"tp_2_sequence", {1, 1, 2}, 0, 1, true},
+      {"tp_2_sequence_accumulate_2", {1, 1, 2}, 0, 2, true},
+      {"dp_2_tp_2_sequence", {2, 1, 2}, 0, 1, true},
+      {"dp_2_tp_2_sequence_zero_1", {2, 1, 2}, 1, 1, true},
+      {"dp_2_tp_2_sequence_zero_2", {2, 1, 2}, 2, 1, true},
+      {"dp_2_tp_2_sequence_zero_2_accumulate_3", {2, 1, 2}, 2, 3, true},
+      {"ep_2_tp_2_sequence_zero_1", {1, 2, 2}, 1, 1, true},
+      {"dp_2_ep_2_tp_2_sequence_zero_2", {2, 2, 2}, 2, 1, true},
+      // 2 key-value heads on 4 ranks.
+      {"tp_4", {1, 1, 4}},
+      {"tp_4_accumulate_2", {1, 1, 4}, 0, 2},
+      {"tp_4_sequence", {1, 1, 4}, 0, 1, true},
+      {"tp_4_sequence_accumulate_2", {1, 1, 4}, 0, 2, true},
       {"dp_2_zero_3", {2, 1, 1}, 3},
       {"dp_2_zero_3_accumulate_2", {2, 1, 1}, 3, 2},
       {"dp_3_zero_3_accumulate_2", {3, 1, 1}, 3, 2},
@@ -97,11 +121,135 @@ std::vector<Layout> layouts() {
       {"dp_3_tp_2_zero_3", {3, 1, 2}, 3},
       {"dp_2_ep_2_zero_3", {2, 2, 1}, 3},
       {"tp_2_zero_3", {1, 1, 2}, 3},
+      {"dp_2_tp_2_sequence_zero_3_accumulate_2", {2, 1, 2}, 3, 2, true},
+      {"dp_2_ep_2_tp_2_sequence_zero_3", {2, 2, 2}, 3, 1, true},
   };
 }
 
 INSTANTIATE_TEST_SUITE_P(All, LayoutTest, testing::ValuesIn(layouts()),
                          [](const auto& info) { return info.param.label; });
+
+// What a layout computes with another model than the tiny one.
+void expect_like_one_rank(const Layout& layout, const std::function<void(TrainingRun&)>& change) {
+  SCOPED_TRACE(layout.label);
+  TrainingRun one = run_of({"one_rank", {1, 1, 1}}), many = run_of(layout);
+  change(one);
+  change(many);
+  EXPECT_LT(relative_difference(train(many, batches()), train(one, batches())), kTolerance);
+}
+
+// The table's gradient is the sum of two, each of them sharded.
+TEST(Parallelize, TiedVocabularyWithoutBiases) {
+  for (const Layout& layout :
+       {Layout{"tp", {1, 1, 2}, 0, 1}, Layout{"sequence", {2, 1, 2}, 1, 2, true},
+        Layout{"tp_4", {1, 1, 4}, 0, 1, true}}) {
+    expect_like_one_rank(layout, [](TrainingRun& run) {
+      run.model.vocab_size = 52;
+      run.model.tie_word_embeddings = true;
+      run.model.attention_bias = run.model.mlp_bias = false;
+    });
+  }
+}
+
+// 3 key-value heads on 2 ranks: the query heads of one are on both. One on 4 ranks: on all.
+TEST(Parallelize, KeyHeadsThatDoNotDivide) {
+  for (const bool sequence_parallel : {false, true}) {
+    expect_like_one_rank({"3 on 2", {2, 1, 2}, 1, 2, sequence_parallel}, [](TrainingRun& run) {
+      run.model.hidden_size = 48;
+      run.model.num_attention_heads = 6;
+      run.model.num_key_value_heads = 3;
+    });
+    expect_like_one_rank({"1 on 4", {1, 1, 4}, 0, 1, sequence_parallel}, [](TrainingRun& run) {
+      run.model.vocab_size = 52;
+      run.model.num_key_value_heads = 1;
+    });
+  }
+}
+
+TEST(Parallelize, SequenceParallelWithoutRecompute) {
+  expect_like_one_rank({"sequence", {1, 1, 2}, 0, 1, true},
+                       [](TrainingRun& run) { run.recompute = false; });
+}
+
+TEST(Parallelize, EvaluatesLikeOneRank) {
+  const TokenBatch batch = random_batch(tiny_run(), 1);
+  for (const Layout& layout :
+       {Layout{"tp_2", {1, 1, 2}}, Layout{"sequence", {2, 1, 2}, 0, 1, true},
+        Layout{"tp_4", {1, 1, 4}}, Layout{"tp_4_sequence", {1, 1, 4}, 0, 1, true}}) {
+    SCOPED_TRACE(layout.label);
+    TrainingRun one = run_of({"one_rank", {1, 1, 1}});
+    one.model = run_of(layout).model;
+    const HostTensors expected = evaluate(one, batch), actual = evaluate(run_of(layout), batch);
+    EXPECT_EQ(actual.at("num_valid"), expected.at("num_valid"));
+    EXPECT_LT(relative_difference(actual.at("loss_sum"), expected.at("loss_sum")), 1e-6);
+  }
+}
+
+// Neither a rank's weights and gradients nor its activations grow with the whole vocabulary.
+TEST(Parallelize, NoRankHoldsTheWholeVocabulary) {
+  for (const bool sequence_parallel : {false, true}) {
+    TrainingRun run = run_of({"", {1, 1, 2}, 0, 2, sequence_parallel});
+    run.model.vocab_size = 1000;  // the only large dim
+    for (const NamedGraph& graph : training_graphs(run)) {
+      for (const Value& value : graph.graph.values) {
+        EXPECT_LT(num_elements(value.shape), 1000 * run.model.hidden_size) << value.name;
+        EXPECT_EQ(std::ranges::count(value.shape, 1000), 0) << value.name;
+      }
+    }
+  }
+}
+
+int64_t planned_bytes(const TrainingRun& run) {
+  const auto backend = make_cpu_backend({});
+  const PlannedPrograms planned = plan_programs(training_graphs(run), run.mesh, *backend, false);
+  int64_t most = 0;
+  for (const Program& program : planned.programs) {
+    most = std::max(most, program.plan.transient_bytes);
+  }
+  return most;
+}
+
+// Four layers: activations that are kept for backward weigh more than what one op needs.
+TEST(Parallelize, SequenceParallelismNeedsLessMemory) {
+  for (const bool recompute : {false, true}) {
+    const auto bytes = [&](int tp, bool sequence_parallel) {
+      TrainingRun run = run_of({"", {1, 1, tp}, 0, 1, sequence_parallel});
+      run.model.num_hidden_layers = 4;
+      run.recompute = recompute;
+      return planned_bytes(run);
+    };
+    const int64_t one = bytes(1, false), tp = bytes(2, false), sequence = bytes(2, true);
+    RecordProperty(recompute ? "recompute" : "plain",
+                   absl::StrFormat("%d %d %d", one, tp, sequence));
+    EXPECT_LT(tp, one);
+    EXPECT_LT(sequence, 0.9 * static_cast<double>(tp)) << one << " " << tp;
+    EXPECT_LT(sequence, 0.65 * static_cast<double>(one));
+  }
+}
+
+// What forward has gathered is gathered again in backward.
+TEST(Parallelize, NothingGatheredLivesFromForwardToBackward) {
+  TrainingRun run = run_of({"", {1, 1, 2}, 0, 1, true});
+  run.recompute = false;
+  const Graph graph = training_graphs(run)[0].graph;
+  const auto is_backward = [&](const Node& node) {
+    return std::ranges::any_of(
+        node.outputs, [&](ValueId id) { return graph.value(id).kind == ValueKind::gradient; });
+  };
+  int num_gathers = 0;
+  for (const Node& gather : graph.nodes) {
+    if (!std::holds_alternative<AllGather>(gather.op)) continue;
+    ++num_gathers;
+    int num_forward = 0, num_backward = 0;
+    for (const Node& node : graph.nodes) {
+      const bool reads = std::ranges::count(node.inputs, gather.outputs[0]) > 0;
+      if (!reads || family(node.op) == "loss") continue;  // the loss is both
+      ++(is_backward(node) ? num_backward : num_forward);
+    }
+    EXPECT_TRUE(num_forward == 0 || num_backward == 0) << gather.scope;
+  }
+  EXPECT_EQ(num_gathers, 15);
+}
 
 // Tensors so small that some ranks hold nothing of them.
 TEST(Parallelize, RanksMayHoldNothing) {
@@ -200,7 +348,16 @@ void expect_words(const std::string& message, std::initializer_list<const char*>
 }
 
 TEST(Parallelize, NamesTheTensorThatDoesNotDivide) {
-  expect_words(message_for(run_of({"", {1, 1, 3}})), {"q_proj.weight", "[32,32]", "tp = 3"});
+  expect_words(message_for(run_of({"", {1, 1, 3}})), {"num_attention_heads = 4", "tp = 3"});
+  TrainingRun odd_vocabulary = run_of({"", {1, 1, 2}});
+  odd_vocabulary.model.vocab_size = 51;
+  expect_words(message_for(odd_vocabulary), {"vocab_size = 51", "tp = 2"});
+  TrainingRun odd_tokens = run_of({"", {1, 1, 2}, 0, 1, true});
+  odd_tokens.num_sequences = odd_tokens.sequence_len = 5;
+  expect_words(message_for(odd_tokens), {"25 tokens", "tp = 2", "sequence parallelism"});
+  odd_tokens.num_sequences = 10;
+  odd_tokens.mesh.sizes = {10, 1, 2};
+  expect_words(message_for(odd_tokens), {"5 tokens", "tp = 2", "sequence parallelism"});
   TrainingRun odd_mlp = run_of({"", {1, 1, 2}});
   odd_mlp.model.intermediate_size = 45;
   expect_words(message_for(odd_mlp), {"gate_proj.weight", "[45,32]", "tp = 2"});

@@ -16,6 +16,7 @@ struct OpInput {
   enum class Content : uint8_t {
     normal,     // mean 0, variance 1
     positive,   // in (0.5, 1.5)
+    distinct,   // f32, 8 that follow one another are 0.4 apart or more
     ids,        // i32 in [0, 8)
     targets,    // i32 in [-1, 8)
     positions,  // i32, i % 4
@@ -25,6 +26,7 @@ struct OpInput {
   Content content = Content::normal;
   bool differentiable = false;
   bool may_be_partial = true;  // false: state and scalars that are never declared so
+  bool splits_columns = true;  // false: dim 1 is never sharded, as heads would be cut
 };
 
 // Inputs that `infer` refuses: input number `input` gets this spec instead.

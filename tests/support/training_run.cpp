@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "parallel/bucket.h"
+#include "parallel/expand_experts.h"
 #include "parallel/parallelize.h"
 #include "parallel/prefetch.h"
 #include "parallel/shard_parameters.h"
@@ -22,12 +23,18 @@ namespace {
 
 enum class Kind { accumulate, update };
 
+ModelOptions options_of(const TrainingRun& run) {
+  ModelOptions options = run.options;
+  options.tensor_parallel = run.mesh.size(Axis::tp);
+  return options;
+}
+
 Graph logical_graph(const TrainingRun& run, Kind kind) {
   Graph forward;
   Builder b(forward);
   const int64_t sequences = run.num_sequences / run.accumulation_steps;
   const BatchInputs batch = declare_batch(b, sequences, run.sequence_len);
-  const LossSums loss = llama_loss(b, with_derived_sizes(run.model), batch);
+  const LossSums loss = model_loss(b, with_derived_sizes(run.model), batch, options_of(run));
   verify(forward, "build");
   if (run.optimizer.zero_stage >= 3) forward = shard_parameters(std::move(forward), run.mesh);
   Differentiated backward = differentiate(std::move(forward), loss.loss_sum);
@@ -36,7 +43,7 @@ Graph logical_graph(const TrainingRun& run, Kind kind) {
   verify(graph, "merge_loss");
   if (run.recompute) graph = recompute(std::move(graph));
   verify(graph, "recompute");
-  const MicroBatchResult result{backward.gradients, loss.loss_sum, loss.num_valid};
+  const MicroBatchResult result{backward.gradients, loss.loss_sum, loss.num_valid, loss.routers};
   if (kind == Kind::accumulate)
     append_accumulate(graph, result, run.optimizer);
   else
@@ -49,6 +56,8 @@ Graph logical_graph(const TrainingRun& run, Kind kind) {
 Graph placed_graph(const TrainingRun& run, Kind kind) {
   Graph graph = parallelize(logical_graph(run, kind), run.mesh);
   verify(graph, "parallelize");
+  graph = expand_experts(std::move(graph), run.mesh);
+  verify(graph, "expand_experts");
   graph = prefetch(std::move(graph));
   verify(graph, "prefetch");
   graph = fuse_add(std::move(graph));
@@ -152,6 +161,22 @@ HostTensors initial_parameters(const Graph& graph, double initializer_range) {
     }
   }
   return parameters;
+}
+
+HostTensors evaluate(const TrainingRun& run, const TokenBatch& batch) {
+  Graph graph;
+  Builder b(graph);
+  const BatchInputs inputs = declare_batch(b, run.num_sequences, run.sequence_len);
+  const LossSums loss = model_loss(b, with_derived_sizes(run.model), inputs, options_of(run));
+  graph.outputs = {{"loss_sum", loss.loss_sum}, {"num_valid", loss.num_valid}};
+  graph = reorder(fuse_add(parallelize(graph, run.mesh)));
+  verify(graph, "evaluate");
+  const HostTensors parameters = initial_parameters(graph, run.model.initializer_range);
+  return run_on_ranks({{"evaluate", graph}}, run.mesh, run.runner, [&](ProgramRunner& runner) {
+    for (const auto& [name, tensor] : parameters) runner.set(name, tensor);
+    runner.run("evaluate", inputs_of(run, batch, 0));
+    for (const auto& [name, id] : graph.outputs) runner.record_output(name, "evaluate", name);
+  });
 }
 
 TrainingResult train(const TrainingRun& run, const std::vector<TokenBatch>& batches) {

@@ -4,7 +4,7 @@
 
 #include <functional>
 
-#include "models/llama.h"
+#include "models/model.h"
 #include "optim/optimizer.h"
 #include "tests/support/program_runner.h"
 
@@ -20,6 +20,7 @@ struct TokenBatch {
 
 struct TrainingRun {
   ModelConfig model;
+  ModelOptions options;
   OptimizerSettings optimizer;
   int64_t sequence_len = 8;
   int64_t num_sequences = 24;  // of a step
@@ -50,6 +51,9 @@ Graph logical_update_graph(const TrainingRun& run);
 // Element e of a tensor is number e of the stream that its name selects, biases too, so that
 // every path carries something; norm weights are 1.
 HostTensors initial_parameters(const Graph& graph, double initializer_range);
+
+// The sums of the loss over a batch, "loss_sum" and "num_valid", with the parameters of step 0.
+HostTensors evaluate(const TrainingRun& run, const TokenBatch& batch);
 
 TrainingResult train(const TrainingRun& run, const std::vector<TokenBatch>& batches);
 

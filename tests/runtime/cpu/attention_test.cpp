@@ -37,24 +37,27 @@ Tensors make(const Geometry& g, int64_t document_len, double std = 1.0) {
           normal({num_tokens, g.num_kv_heads * g.head_dim}, 3), document_starts(g, document_len)};
 }
 
-void check_attention(const Geometry& g, int64_t document_len, double std = 1.0) {
-  SCOPED_TRACE(testing::Message() << g.num_sequences << " x " << g.sequence_len << ", heads "
-                                  << g.num_heads << "/" << g.num_kv_heads << " of " << g.head_dim
-                                  << ", documents of " << document_len);
-  const Tensors in = make(g, document_len, std);
+void check_tensors(const Geometry& g, int64_t group, const Tensors& in, double std = 1.0) {
   const int64_t num_tokens = in.q.shape[0];
-  const auto forward =
-      check_op(Attention{g.head_dim, g.sequence_len}, {{in.q, in.k, in.v, in.document_start},
-                                                       {in.q.shape, {num_tokens, g.num_heads}},
-                                                       {},
-                                                       1e-5 * std});
+  const auto forward = check_op(Attention{g.head_dim, g.sequence_len, group},
+                                {{in.q, in.k, in.v, in.document_start},
+                                 {in.q.shape, {num_tokens, g.num_heads}},
+                                 {},
+                                 1e-5 * std});
   const OpCase backward{
       {in.q, in.k, in.v, in.document_start, forward[0], forward[1], normal(in.q.shape, 4)},
       {in.q.shape, in.k.shape, in.v.shape},
       {},
       3e-5 * std,
       0.1};
-  check_op(AttentionGrad{g.head_dim, g.sequence_len}, backward);
+  check_op(AttentionGrad{g.head_dim, g.sequence_len, group}, backward);
+}
+
+void check_attention(const Geometry& g, int64_t document_len, double std = 1.0) {
+  SCOPED_TRACE(testing::Message() << g.num_sequences << " x " << g.sequence_len << ", heads "
+                                  << g.num_heads << "/" << g.num_kv_heads << " of " << g.head_dim
+                                  << ", documents of " << document_len);
+  check_tensors(g, g.num_heads / g.num_kv_heads, make(g, document_len, std), std);
 }
 
 TEST(CpuAttention, HeadWidthsAndGroups) {
@@ -63,6 +66,28 @@ TEST(CpuAttention, HeadWidthsAndGroups) {
   check_attention({1, 65, 6, 2, 64}, 0);
   check_attention({1, 40, 8, 1, 128}, 0);
   check_attention({1, 37, 20, 1, 16}, 0);
+}
+
+// Of queries a rank has some heads, of keys and values all: one group, parts of two, part of one.
+TEST(CpuAttention, QueryHeadsAmongMoreKeyHeads) {
+  const auto check = [](int64_t num_heads, int64_t first_head, int64_t num_kv_heads,
+                        int64_t group) {
+    SCOPED_TRACE(testing::Message() << num_heads << " heads from " << first_head);
+    const Geometry g{2, 70, num_heads, num_kv_heads, 16};
+    Tensors in = make(g, 32);
+    in.q.offset = {0, first_head * g.head_dim};
+    check_tensors(g, group, in);
+  };
+  for (const int64_t first : {0, 2, 4}) check(2, first, 3, 2);
+  for (const int64_t first : {0, 3}) check(3, first, 3, 2);
+  for (const int64_t first : {0, 2, 6}) check(2, first, 2, 4);
+}
+
+TEST(CpuAttention, HeadsThatDoNotFit) {
+  Tensors in = make({1, 10, 2, 2, 8}, 0);
+  in.q.offset = {0, 48};  // its key heads are not here
+  const OpCase c{{in.q, in.k, in.v, in.document_start}, {in.q.shape, {10, 2}}};
+  EXPECT_THROW(run_kernel(Attention{8, 10, 2}, c, 1), Error);
 }
 
 TEST(CpuAttention, SingleTokens) {
@@ -86,7 +111,7 @@ TEST(CpuAttention, UnseenKeysDoNotMatter) {
   const Geometry g{1, 96, 2, 1, 16};
   Tensors in = make(g, 32);
   const auto run = [&] {
-    return run_kernel(Attention{g.head_dim, g.sequence_len},
+    return run_kernel(Attention{g.head_dim, g.sequence_len, g.num_heads / g.num_kv_heads},
                       {{in.q, in.k, in.v, in.document_start}, {in.q.shape, {96, 2}}}, 1);
   };
   const auto before = run();
@@ -101,7 +126,7 @@ TEST(CpuAttention, HugeUnseenValuesDoNotMatter) {
   const Geometry g{1, 96, 2, 1, 16};
   Tensors in = make(g, 32);
   for (int64_t i = 0; i < 32 * 16; ++i) in.v.at(i) = 3e38f;
-  const auto made = run_kernel(Attention{g.head_dim, g.sequence_len},
+  const auto made = run_kernel(Attention{g.head_dim, g.sequence_len, g.num_heads / g.num_kv_heads},
                                {{in.q, in.k, in.v, in.document_start}, {in.q.shape, {96, 2}}}, 1);
   for (int64_t i = 32 * 32; i < made[0].size(); ++i) ASSERT_TRUE(std::isfinite(made[0].at(i))) << i;
 }
@@ -120,8 +145,8 @@ TEST(CpuAttention, TokensThatAreNoSequences) {
   const Geometry g{1, 10, 2, 1, 8};
   const Tensors in = make(g, 0);
   const OpCase c{{in.q, in.k, in.v, in.document_start}, {in.q.shape, {10, 2}}};
-  EXPECT_THROW(run_kernel(Attention{8, 4}, c, 1), Error);
-  EXPECT_THROW(run_kernel(Attention{6, 10}, c, 1), Error);
+  EXPECT_THROW(run_kernel(Attention{8, 4, 2}, c, 1), Error);
+  EXPECT_THROW(run_kernel(Attention{6, 10, 2}, c, 1), Error);
 }
 
 }  // namespace

@@ -1,3 +1,5 @@
+#include <cmath>
+
 #include "runtime/error.h"
 #include "tests/runtime/cpu/op_check.h"
 
@@ -10,18 +12,19 @@ TEST(CpuEmbedding, RowsAndTheirGradient) {
     const Tensor ids = random_integers(301, 0, kVocab, 1);
     check_op(Embedding{}, {{normal({kVocab, width}, 2), ids}, {{301, width}}, {}, 0});
     const Tensor dy = normal({301, width}, 3), addend = normal({kVocab, width}, 4);
-    check_op(EmbeddingGrad{kVocab}, {{ids, dy}, {{kVocab, width}}});
-    check_op(EmbeddingGrad{kVocab, Addend::separate}, {{ids, dy, addend}, {{kVocab, width}}});
-    check_op(EmbeddingGrad{kVocab, Addend::in_place},
-             {{ids, dy, addend}, {{kVocab, width}}, {{0, 2}}});
+    const Tensor table = filled({kVocab, width}, NAN);  // is not read
+    check_op(EmbeddingGrad{}, {{table, ids, dy}, {{kVocab, width}}});
+    check_op(EmbeddingGrad{Addend::separate}, {{table, ids, dy, addend}, {{kVocab, width}}});
+    check_op(EmbeddingGrad{Addend::in_place},
+             {{table, ids, dy, addend}, {{kVocab, width}}, {{0, 3}}});
   }
 }
 
 TEST(CpuEmbedding, IdOutsideTheTable) {
   const OpCase outside{{normal({4, 8}, 1), integers({0, 4})}, {{2, 8}}};
   EXPECT_THROW(run_kernel(Embedding{}, outside, 1), Error);
-  const OpCase negative{{integers({-1, 2}), normal({2, 8}, 1)}, {{4, 8}}};
-  EXPECT_THROW(run_kernel(EmbeddingGrad{4}, negative, 1), Error);
+  const OpCase negative{{normal({4, 8}, 2), integers({-1, 2}), normal({2, 8}, 1)}, {{4, 8}}};
+  EXPECT_THROW(run_kernel(EmbeddingGrad{}, negative, 1), Error);
 }
 
 }  // namespace

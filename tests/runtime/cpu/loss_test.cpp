@@ -12,6 +12,13 @@ struct Sizes {
   int64_t vocab_size;
 };
 
+Tensor rows_of(const Tensor& matrix, int64_t begin, int64_t end) {
+  const int64_t width = matrix.shape[1];
+  Tensor rows = empty({end - begin, width});
+  for (int64_t i = 0; i < rows.size(); ++i) rows.at(i) = matrix.at(begin * width + i);
+  return rows;
+}
+
 void check_loss(const Sizes& s, const Tensor& targets, double std = 1.0) {
   const Tensor x = normal({s.num_tokens, s.width}, 1, std);
   const Tensor weight = normal({s.vocab_size, s.width}, 2);
@@ -66,6 +73,48 @@ TEST(CpuLinearCrossEntropy, InfinitelyUnlikelyToken) {
   weight.at(2) = -std::numeric_limits<float>::infinity();
   const OpCase c{{x, weight, integers({0})}, {{}, {}}};
   EXPECT_FLOAT_EQ(run_kernel(LinearCrossEntropy{}, c, 1)[0].at(0), std::log(2.0f));
+}
+
+// Rows [0, rows) and the rest of a vocabulary on two ranks: together what one rank gives.
+TEST(CpuCrossEntropyPart, MergesToTheWholeLoss) {
+  constexpr int64_t kTokens = 300, kWidth = 12, kVocab = 50;
+  const Tensor x = normal({kTokens, kWidth}, 1), weight = normal({kVocab, kWidth}, 2);
+  const Tensor targets = random_integers(kTokens, -1, kVocab, 3), dloss = scalar(0.37f);
+  const auto whole = run_kernel(LinearCrossEntropyGrad{},
+                                {{x, weight, targets, dloss}, {{}, {}, x.shape, weight.shape}}, 1);
+  for (const int64_t rows : {25, 49}) {
+    Tensor parts = empty({2, 2, kTokens});
+    std::vector<Tensor> halves;
+    for (const int64_t begin : {int64_t{0}, rows}) {
+      Tensor half = rows_of(weight, begin, begin == 0 ? rows : kVocab);
+      half.offset = {begin, 0};
+      half.whole = weight.shape;
+      const auto part = check_op(CrossEntropyPart{}, {{x, half, targets}, {{1, 2, kTokens}}});
+      for (int64_t i = 0; i < 2 * kTokens; ++i) {
+        parts.at((begin == 0 ? 0 : 2 * kTokens) + i) = part[0].at(i);
+      }
+      halves.push_back(half);
+    }
+    const auto merged = check_op(MergeCrossEntropy{}, {{parts, targets}, {{kTokens}, {}, {}}});
+    EXPECT_NEAR(merged[1].at(0), whole[0].at(0), 1e-5 * whole[0].at(0));
+    EXPECT_EQ(merged[2].at(0), whole[1].at(0));
+    Tensor dx = filled(x.shape, 0.0f);
+    for (const Tensor& half : halves) {
+      const auto made = check_op(CrossEntropyPartGrad{},
+                                 {{x, half, targets, merged[0], dloss}, {x.shape, half.shape}});
+      for (int64_t i = 0; i < dx.size(); ++i) dx.at(i) += made[0].at(i);
+      expect_close({made[1]}, {rows_of(whole[3], half.offset[0], half.offset[0] + half.shape[0])},
+                   1e-5);
+    }
+    expect_close({dx}, {whole[2]}, 1e-5);
+  }
+}
+
+TEST(CpuLinearCrossEntropy, RefusesAPartOfTheVocabulary) {
+  Tensor weight = normal({5, 4}, 2);
+  weight.whole = {10, 4};
+  const OpCase c{{normal({2, 4}, 1), weight, integers({0, 1})}, {{}, {}}};
+  EXPECT_THROW(run_kernel(LinearCrossEntropy{}, c, 1), Error);
 }
 
 TEST(CpuLinearCrossEntropy, TargetOutsideTheVocabulary) {

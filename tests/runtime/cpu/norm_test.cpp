@@ -30,5 +30,27 @@ TEST(CpuRmsNorm, ZerosStayFinite) {
   EXPECT_FLOAT_EQ(forward[1].at(0), 316.22776f);  // 1 / sqrt(eps)
 }
 
+TEST(CpuHeadNorm, OddShapes) {
+  for (const int64_t head_dim : {1, 2, 7, 64, 128, 1030}) {
+    for (const int64_t heads : {1, 3}) {
+      const Shape shape = {70, heads * head_dim}, by_head = {70, heads};
+      const Tensor x = normal(shape, 1, 3.0);
+      const auto forward = check_op(HeadNorm{head_dim, kEps}, {{x}, {shape, by_head}, {}, 1e-6});
+      check_op(HeadNormGrad{head_dim}, {{x, forward[1], normal(shape, 3)}, {shape}, {}, 3e-5, 0.1});
+    }
+  }
+}
+
+// A head of zeros beside one of numbers: heads do not touch each other.
+TEST(CpuHeadNorm, EveryHeadByItself) {
+  Tensor x = filled({2, 8}, 0.0f);
+  for (int64_t i = 4; i < 8; ++i) x.at(i) = 2.0f;
+  const auto y = check_op(HeadNorm{4, kEps}, {{x}, {{2, 8}, {2, 2}}});
+  EXPECT_FLOAT_EQ(y[1].at(0), 316.22776f);  // 1 / sqrt(eps)
+  EXPECT_NEAR(y[1].at(1), 0.5, 1e-5);
+  EXPECT_EQ(y[0].at(3), 0.0f);
+  EXPECT_NEAR(y[0].at(4), 1.0, 1e-5);
+}
+
 }  // namespace
 }  // namespace caravan

@@ -22,7 +22,7 @@ bool Tensor::guards_intact() const {
 }
 
 Tensor empty(const Shape& shape, DType dtype) {
-  Tensor tensor{shape, dtype};
+  Tensor tensor{.shape = shape, .dtype = dtype};
   tensor.words.assign(static_cast<size_t>(tensor.size()), kNaN);
   tensor.words.insert(tensor.words.end(), kGuardWords, kGuard);
   return tensor;

@@ -16,8 +16,10 @@ struct Tensor {
   Shape shape;
   DType dtype = DType::f32;
   std::vector<uint32_t> words{};  // and guard words behind the elements
+  Shape offset{};                 // of a part of a tensor: see TensorView
+  Shape whole{};
 
-  TensorView view() { return {words.data(), shape, dtype}; }
+  TensorView view() { return {words.data(), shape, dtype, offset, whole}; }
   TensorSpec spec() const { return {shape, dtype}; }
   int64_t size() const { return num_elements(shape); }
   float& at(int64_t i) { return reinterpret_cast<float*>(words.data())[i]; }
