@@ -199,7 +199,8 @@ TEST_F(Plan, DumpsOneGraphAndNothingElse) {
   request_.program = "evaluate";
   request_.dump_pass = "autodiff";
   EXPECT_EQ(message(),
-            "no pass of 'evaluate' 'autodiff'; there are build, parallelize, prefetch, fuse_add, "
+            "no pass of 'evaluate' 'autodiff'; there are build, parallelize, prefetch, "
+            "expand_experts, fuse_add, "
             "bucket, schedule");
 }
 
