@@ -7,6 +7,7 @@
 #include "models/model.h"
 #include "optim/optimizer.h"
 #include "parallel/bucket.h"
+#include "parallel/expand_experts.h"
 #include "parallel/parallelize.h"
 #include "parallel/prefetch.h"
 #include "parallel/shard_parameters.h"
@@ -39,12 +40,14 @@ std::string_view name(ProgramKind kind) {
 
 OptimizerSettings optimizer_settings(const Config& config) {
   const OptimizerConfig& o = config.optimizer;
+  const MoeConfig moe = config.moe.value_or(MoeConfig{});
   return {.beta1 = static_cast<float>(o.adam_beta1),
           .beta2 = static_cast<float>(o.adam_beta2),
           .eps = static_cast<float>(o.adam_epsilon),
           .weight_decay = static_cast<float>(o.weight_decay),
           .max_grad_norm = static_cast<float>(o.max_grad_norm),
-          .zero_stage = static_cast<int>(config.parallel.zero)};
+          .zero_stage = static_cast<int>(config.parallel.zero),
+          .router_bias_rate = static_cast<float>(moe.bias_update_rate)};
 }
 
 class Pipeline {
@@ -74,12 +77,14 @@ class Pipeline {
       passed("merge_loss", graph);
       if (config_.runtime.recompute == Recompute::automatic) graph = recompute(std::move(graph));
       passed("recompute", graph);
-      append_optimizer(graph, kind, {backward.gradients, loss.loss_sum, loss.num_valid});
+      append_optimizer(graph, kind, {backward.gradients, loss.loss_sum, loss.num_valid, loss.routers});
       graph = prune(std::move(graph));
       passed("optimizer", graph);
     }
     graph = parallelize(graph, mesh_);
     passed("parallelize", graph);
+    graph = expand_experts(std::move(graph), mesh_);
+    passed("expand_experts", graph);
     graph = prefetch(std::move(graph));
     passed("prefetch", graph);
     graph = fuse_add(std::move(graph));

@@ -106,7 +106,7 @@ std::string plan_hash(const RunPlan& run) {
 }
 
 std::string describe_model(const PlanView& view) {
-  return absl::StrFormat("llama, %s parameters",
+  return absl::StrFormat("%s, %s parameters", name(view.config.model.family),
                          in_units(static_cast<double>(num_parameters(view.run)), kCounts));
 }
 

@@ -119,7 +119,7 @@ Routed route(const ModelContext& c, const std::string& prefix, Val x) {
                  .z_loss_coef = o.training ? o.z_loss_coef : 0,
                  .sequence_len = c.batch.sequence_len};
   const std::vector<Val> routed = c.b.route(logits, bias, op);
-  return {routed[0], routed[1], routed[2], bias};
+  return {.experts = routed[1], .scores = routed[0], .load = routed[2], .bias = bias};
 }
 
 // What experts make of x -> out (T, hidden), dropped (), further ()
@@ -134,7 +134,7 @@ std::vector<Val> experts(const ModelContext& c, const std::string& prefix, Val x
   const Val gate = stack("gate_proj", hidden, width, kColumnParallelExperts);  // (E, D, F)
   const Val up = stack("up_proj", hidden, width, kColumnParallelExperts);      // (E, D, F)
   const Val down = stack("down_proj", width, hidden, kRowParallelExperts);     // (E, F, D)
-  return c.b.experts({x, routed.scores, routed.experts, gate, up, down}, {c.options.slots});
+  return c.b.experts({x, routed.scores, routed.experts, gate, up, down}, {c.options.slots, count});
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "models/config.h"
 #include "runtime/builder.h"
+#include "runtime/router_sums.h"
 
 namespace caravan {
 
@@ -34,15 +35,6 @@ struct ModelOptions {
   float aux_loss_coef = 0;
   float z_loss_coef = 0;
   Slots slots = {};  // rows of experts, see runtime/ops.h
-};
-
-// What a layer's router did with a micro-batch, for balancing and for the log.
-struct RouterSums {
-  int layer;
-  Val bias;     // (E) state, Val::none without
-  Val load;     // (E) tokens that picked each expert
-  Val dropped;  // () picks that found no room
-  Val further;  // () passes after the first
 };
 
 struct LossSums {

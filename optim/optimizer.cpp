@@ -1,7 +1,9 @@
 #include "optim/optimizer.h"
 
 #include <algorithm>
+#include <array>
 
+#include "absl/strings/str_format.h"
 #include "runtime/builder.h"
 
 namespace caravan {
@@ -21,7 +23,8 @@ Placement accumulator_placement(const Value& parameter, int zero_stage) {
   return placement;
 }
 
-Placement scalar_sum_placement() {
+// Of what every rank counts for its own tokens.
+Placement token_sum_placement() {
   Placement placement;
   for (const Axis axis : kBatchAxes) placement[axis] = kPartial;
   return placement;
@@ -30,6 +33,15 @@ Placement scalar_sum_placement() {
 Placement state_placement(const Value& parameter, int zero_stage) {
   const bool shards = zero_stage >= 1 && parameter.placement[Axis::dp] == kReplicate;
   return shards ? parameter.placement.with(Axis::dp, shard(0)) : parameter.placement;
+}
+
+constexpr std::array<std::pair<const char*, Val RouterSums::*>, 3> kRouterSums = {
+    {{"load", &RouterSums::load},
+     {"dropped", &RouterSums::dropped},
+     {"further", &RouterSums::further}}};
+
+std::string router_name(const RouterSums& router, const char* sum) {
+  return absl::StrFormat("router.%d.%s", router.layer, sum);
 }
 
 // Adds the result to the accumulators and returns the sums.
@@ -42,12 +54,20 @@ MicroBatchResult accumulate(Builder& b, const MicroBatchResult& result, int zero
                                  accumulator_placement(value, zero_stage));
     sums.gradients.emplace_back(parameter, b.accumulate(sum, gradient, keep));
   }
-  const auto scalar = [&](const char* name, Val more) {
-    const Val sum = b.persistent(ValueKind::accumulator, name, {}, scalar_sum_placement());
+  const auto add = [&](const std::string& name, Val more) {
+    const Shape shape = b.shape(more);
+    const Val sum = b.persistent(ValueKind::accumulator, "accumulator." + name, shape,
+                                 token_sum_placement());
     return b.accumulate(sum, more, keep);
   };
-  sums.loss_sum = scalar("accumulator.loss_sum", result.loss_sum);
-  sums.num_valid = scalar("accumulator.num_valid", result.num_valid);
+  sums.loss_sum = add("loss_sum", result.loss_sum);
+  sums.num_valid = add("num_valid", result.num_valid);
+  for (RouterSums router : result.routers) {
+    for (const auto& [name, member] : kRouterSums) {
+      router.*member = add(router_name(router, name), router.*member);
+    }
+    sums.routers.push_back(router);
+  }
   return sums;
 }
 
@@ -85,9 +105,30 @@ void append_accumulate(Graph& graph, const MicroBatchResult& result,
   const auto scope = b.scope("accumulate");
   b.set_result_kind(ValueKind::gradient);
   const MicroBatchResult sums = accumulate(b, result, settings.zero_stage);
-  for (const auto& [parameter, sum] : sums.gradients) b.update(accumulator_of(graph, sum), sum);
-  for (const Val sum : {sums.loss_sum, sums.num_valid}) b.update(accumulator_of(graph, sum), sum);
+  const auto keep = [&](Val sum) { b.update(accumulator_of(graph, sum), sum); };
+  for (const auto& [parameter, sum] : sums.gradients) keep(sum);
+  for (const Val sum : {sums.loss_sum, sums.num_valid}) keep(sum);
+  for (const RouterSums& router : sums.routers) {
+    for (const auto& [name, member] : kRouterSums) keep(router.*member);
+  }
 }
+
+namespace {
+
+// Balances the experts, and shows how they were used. The sums wait for those of gradients.
+void append_routers(Builder& b, Graph& graph, const std::vector<RouterSums>& routers, Val scale,
+                    float rate) {
+  for (const RouterSums& router : routers) {
+    for (const auto& [name, member] : kRouterSums) {
+      graph.value(router.*member).kind = ValueKind::gradient;
+      b.output(router_name(router, name), router.*member);
+    }
+    if (router.bias == Val::none) continue;
+    b.update(router.bias, b.one(UpdateRouterBias{rate}, {router.bias, router.load, scale}));
+  }
+}
+
+}  // namespace
 
 void append_update(Graph& graph, const MicroBatchResult& result, bool accumulated,
                    const OptimizerSettings& settings) {
@@ -123,6 +164,7 @@ void append_update(Graph& graph, const MicroBatchResult& result, bool accumulate
     b.update(m, updated[1]);
     b.update(v, updated[2]);
   }
+  append_routers(b, graph, sums.routers, clip[0], settings.router_bias_rate);
   b.output("loss", b.divide(sums.loss_sum, sums.num_valid));
   b.output("grad_norm", clip[1]);
   b.output("num_valid", sums.num_valid);

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "runtime/graph.h"
+#include "runtime/router_sums.h"
 
 namespace caravan {
 
@@ -17,6 +17,7 @@ struct OptimizerSettings {
   float max_grad_norm = 1.0f;  // 0: no clipping
   // ZeRO: 0 nothing is sharded, 1 the moments are, 2 also the sums of gradients.
   int zero_stage = 0;
+  float router_bias_rate = 1e-3f;  // by how much a step moves the biases of routers that have one
 };
 
 // What backward left: sums over the tokens of a micro-batch, not means.
@@ -24,6 +25,7 @@ struct MicroBatchResult {
   std::vector<std::pair<ValueId, ValueId>> gradients;  // parameter, gradient
   ValueId loss_sum;
   ValueId num_valid;
+  std::vector<RouterSums> routers = {};
 };
 
 // The last micro-batch of a step, or the only one. Adds what earlier ones accumulated (when
@@ -31,7 +33,8 @@ struct MicroBatchResult {
 // When the loss or the norm is not finite, all ranks leave parameters and state as they are.
 //   inputs:  learning_rate (), step (): updates so far with this one, keep () when accumulated
 //   outputs: loss () the mean over all valid tokens of the step, grad_norm () of the mean gradient
-//            before clipping, num_valid ()
+//            before clipping, num_valid (); of each router, summed over the step and all ranks,
+//            "router.<layer>.load" (E), "router.<layer>.dropped" (), "router.<layer>.further" ()
 void append_update(Graph& graph, const MicroBatchResult& result, bool accumulated,
                    const OptimizerSettings& settings);
 

@@ -8,9 +8,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstring>
 #include <exception>
+#include <limits>
+#include <numeric>
 #include <span>
 #include <thread>
 #include <vector>
@@ -64,6 +67,9 @@ class MpiCommunicator final : public Communicator {
   void all_gather(const void* send, void* recv, int64_t bytes) override;
   void reduce_scatter(const void* send, void* recv, int64_t count, DType dtype) override;
   void all_to_all(const void* send, void* recv, int64_t bytes) override;
+  void all_to_all_v(const void* send, std::span<const int64_t> send_bytes, void* recv,
+                    std::span<const int64_t> recv_bytes) override;
+  float all_reduce_max(float value) override;
   void broadcast(void* data, int64_t bytes, int root) override;
   void send(const void* data, int64_t bytes, int to) override;
   void recv(void* data, int64_t bytes, int from) override;
@@ -137,13 +143,15 @@ void MpiCommunicator::check_peer(int peer, const char* call) const {
 }
 
 // One message to and one from each peer, all at once; outgoing(peer) and incoming(peer) are spans
-// of bytes. Peers are taken in an order that spreads the load: first the next rank, and so on.
+// of bytes; both sides leave out empty ones. Peers are taken in an order that spreads the load:
+// first the next rank, and so on.
 template <typename Outgoing, typename Incoming>
 void MpiCommunicator::exchange(Outgoing outgoing, Incoming incoming) {
   size_t used = 0;
   for (int step = 1; step < size_; ++step) {
     const int from = (rank_ + size_ - step) % size_;
     const std::span<std::byte> in = incoming(from);
+    if (in.empty()) continue;
     check_mpi(MPI_Irecv(in.data(), static_cast<int>(in.size()), MPI_BYTE, from, kTag, comm_,
                         &requests_[used++]),
               "MPI_Irecv");
@@ -151,6 +159,7 @@ void MpiCommunicator::exchange(Outgoing outgoing, Incoming incoming) {
   for (int step = 1; step < size_; ++step) {
     const int to = (rank_ + step) % size_;
     const std::span<const std::byte> out = outgoing(to);
+    if (out.empty()) continue;
     check_mpi(MPI_Isend(out.data(), static_cast<int>(out.size()), MPI_BYTE, to, kTag, comm_,
                         &requests_[used++]),
               "MPI_Isend");
@@ -272,6 +281,51 @@ void MpiCommunicator::all_to_all(const void* send, void* recv, int64_t bytes) {
     exchange([&](int peer) { return std::span(from + peer * bytes + offset, length); },
              [&](int peer) { return std::span(to + peer * bytes + offset, length); });
   });
+}
+
+void MpiCommunicator::all_to_all_v(const void* send, std::span<const int64_t> send_bytes,
+                                   void* recv, std::span<const int64_t> recv_bytes) {
+  barrier();
+  const auto begin_of = [](std::span<const int64_t> bytes, int peer) {
+    return std::accumulate(bytes.begin(), bytes.begin() + peer, int64_t{0});
+  };
+  const auto size_of = [&](std::span<const int64_t> bytes, int peer, int64_t offset) {
+    const int64_t left = bytes[static_cast<size_t>(peer)] - offset;
+    return static_cast<size_t>(std::clamp<int64_t>(left, 0, options_.max_message_bytes));
+  };
+  const auto* const from = static_cast<const std::byte*>(send);
+  auto* const to = static_cast<std::byte*>(recv);
+  const auto own = static_cast<size_t>(send_bytes[static_cast<size_t>(rank_)]);
+  check(recv_bytes[static_cast<size_t>(rank_)] == send_bytes[static_cast<size_t>(rank_)],
+        "all_to_all_v: rank %d sends itself other bytes than it receives", rank_);
+  if (own > 0)
+    std::memcpy(to + begin_of(recv_bytes, rank_), from + begin_of(send_bytes, rank_), own);
+  const int64_t longest =
+      std::max(*std::ranges::max_element(send_bytes), *std::ranges::max_element(recv_bytes));
+  for (int64_t offset = 0; offset < longest; offset += options_.max_message_bytes) {
+    exchange(
+        [&](int peer) {
+          return std::span(from + begin_of(send_bytes, peer) + offset,
+                           size_of(send_bytes, peer, offset));
+        },
+        [&](int peer) {
+          return std::span(to + begin_of(recv_bytes, peer) + offset,
+                           size_of(recv_bytes, peer, offset));
+        });
+  }
+}
+
+float MpiCommunicator::all_reduce_max(float value) {
+  prepare_workspace();
+  gather_small(&value, workspace_.data(), sizeof(value));
+  float largest = -std::numeric_limits<float>::infinity();
+  for (int peer = 0; peer < size_; ++peer) {
+    float theirs = 0;
+    std::memcpy(&theirs, workspace_.data() + peer * static_cast<int64_t>(sizeof(theirs)),
+                sizeof(theirs));
+    largest = std::fmax(largest, theirs);
+  }
+  return largest;
 }
 
 void MpiCommunicator::broadcast(void* data, int64_t bytes, int root) {

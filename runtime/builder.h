@@ -82,7 +82,7 @@ class Builder {
   }
   // gate, up (T,I) -> (T,I)
   Val swiglu(Val gate, Val up) { return one(SwiGlu{}, {gate, up}); }
-  // logits (T,E), bias (E) or Val::none -> experts (T,k) i32, scores (T,k), load (E)
+  // logits (T,E), bias (E) or Val::none -> scores (T,k), experts (T,k) i32, load (E)
   std::vector<Val> route(Val logits, Val bias, const Route& op);
   // x (T,D), scores (T,k), experts (T,k), gate, up (E,D,F), down (E,F,D) -> out (T,D),
   // dropped (), further () and what the gradient needs

@@ -34,6 +34,12 @@ class Communicator {
   virtual void reduce_scatter(const void* send, void* recv, int64_t count, DType dtype) = 0;
   // Block i of send goes to rank i; block i of recv came from rank i. send != recv.
   virtual void all_to_all(const void* send, void* recv, int64_t bytes) = 0;
+  // The same with blocks of different sizes, one after another; by rank. What a rank sends to
+  // another is what that one receives from it.
+  virtual void all_to_all_v(const void* send, std::span<const int64_t> send_bytes, void* recv,
+                            std::span<const int64_t> recv_bytes) = 0;
+  // The largest value of all ranks. NaN is smaller than any number.
+  virtual float all_reduce_max(float value) = 0;
   virtual void broadcast(void* data, int64_t bytes, int root) = 0;
   virtual void send(const void* data, int64_t bytes, int to) = 0;
   virtual void recv(void* data, int64_t bytes, int from) = 0;

@@ -29,13 +29,14 @@ Executor::Executor(const Program& program, Backend& backend, const Arena& arena,
       progress_(options_.progress != nullptr ? *options_.progress : unwatched_) {
   if (kDebugBuild) verify_plan(program);
   nodes_.reserve(program.steps.size());  // KernelArgs point into the elements
-  int64_t num_communication = 0;
+  issued_.resize(program.steps.size(), 0);
   for (size_t i = 0; i < program.steps.size(); ++i) {
-    bind(i, num_communication);
-    if (nodes_.back().node->stream != Stream::communication) continue;
-    ++num_communication;
-    last_communication_ = static_cast<int>(i);
+    bind(i);
+    if (nodes_.back().node->stream == Stream::communication) {
+      last_communication_ = static_cast<int>(i);
+    }
   }
+  bind_repeats();
   for (const Block& block : program.plan.blocks) {
     nodes_[static_cast<size_t>(block.last_step)].freed.push_back(&block);
   }
@@ -70,7 +71,7 @@ size_t Executor::find_first_update() const {
   return static_cast<size_t>(first - nodes_.begin());
 }
 
-void Executor::bind(size_t i, int64_t num_communication) {
+void Executor::bind(size_t i) {
   const Step& step = program_.steps[i];
   const Node& node = program_.graph.nodes[index(step.node)];
   BoundNode& bound = nodes_.emplace_back();
@@ -90,13 +91,18 @@ void Executor::bind(size_t i, int64_t num_communication) {
     check(bound.args.communicator != nullptr || !is_collective(node.op),
           "no communicator for axis %s", name(*axis));
   }
-  if (step.wait_for >= 0) {  // the number of communication steps up to and with that one
-    for (int j = 0; j <= step.wait_for; ++j) {
-      const Step& before = program_.steps[static_cast<size_t>(j)];
-      const Node& earlier = program_.graph.nodes[index(before.node)];
-      if (earlier.stream == Stream::communication) ++bound.wait_for;
+}
+
+void Executor::bind_repeats() {
+  const Graph& graph = program_.graph;
+  for (size_t i = 0; i < nodes_.size();) {
+    const int repeat = nodes_[i].node->repeat;
+    size_t end = i + 1;
+    while (repeat >= 0 && end < nodes_.size() && nodes_[end].node->repeat == repeat) ++end;
+    if (repeat >= 0) {
+      repeats_.push_back({i, end, view(graph.repeats[static_cast<size_t>(repeat)].count)});
     }
-    check(bound.wait_for <= num_communication, "step %d waits for a later one", i);
+    i = end;
   }
 }
 
@@ -141,35 +147,64 @@ void Executor::output(std::string_view name, std::span<float> values) const {
 }
 
 void Executor::run() {
-  const int64_t communication_before = backend_.communication_count();
+  std::ranges::fill(issued_, 0);
   progress_.begin_program(options_.program_index);
-  for (size_t i = 0; i < nodes_.size(); ++i) {
-    BoundNode& bound = nodes_[i];
-    if (i == first_update_ && options_.before_update) options_.before_update();
-    run_node(bound, communication_before);
-    if (!options_.poison_freed || i + 1 == nodes_.size()) continue;
-    for (const Block* block : bound.freed) poison(*block);
+  size_t next = 0;
+  for (const BoundRepeat& repeat : repeats_) {
+    run_steps(next, repeat.first);
+    run_repeat(repeat);
+    next = repeat.end;
   }
+  run_steps(next, nodes_.size());
   const WaitGuard waits(progress_, last_communication_);
   backend_.synchronize();
 }
 
-void Executor::wait_for_communication(int64_t count, int step) {
-  const WaitGuard waits(progress_, step);
-  backend_.wait_for_communication(count);
+void Executor::run_steps(size_t first, size_t end, bool again) {
+  for (size_t i = first; i < end; ++i) {
+    if (i == first_update_ && options_.before_update) options_.before_update();
+    run_node(nodes_[i]);
+    if (!options_.poison_freed || i + 1 == nodes_.size()) continue;
+    for (const Block* block : nodes_[i].freed) {
+      if (!again || block->first_step >= static_cast<int>(first)) poison(*block);
+    }
+  }
 }
 
-void Executor::run_node(BoundNode& bound, int64_t communication_before) {
+// The next time begins when the communication of this one is done: it writes the same bytes.
+void Executor::run_repeat(const BoundRepeat& repeat) {
+  wait_for_communication(nodes_[repeat.first].waits_for_step);
+  float count = 0;
+  backend_.copy_out(&count, repeat.count.data, sizeof(count));
+  int last_communication = -1;
+  for (size_t i = repeat.first; i < repeat.end; ++i) {
+    if (nodes_[i].node->stream == Stream::communication) last_communication = nodes_[i].index;
+  }
+  for (float done = 0; done < count; ++done) {
+    const bool again = done + 1 < count;
+    run_steps(repeat.first, repeat.end, again);
+    if (again) wait_for_communication(last_communication);
+  }
+}
+
+void Executor::wait_for_communication(int step) {
+  if (step < 0) return;
+  const WaitGuard waits(progress_, step);
+  backend_.wait_for_communication(issued_[static_cast<size_t>(step)]);
+}
+
+void Executor::run_node(BoundNode& bound) {
   const auto start = std::chrono::steady_clock::now();
   progress_.begin_op(bound.index);
-  if (bound.wait_for > 0) {
-    wait_for_communication(communication_before + bound.wait_for, bound.waits_for_step);
-  }
+  wait_for_communication(bound.waits_for_step);
   try {
     // Without overlap the collective runs in here; with it, a full queue may have to be waited for.
     std::optional<WaitGuard> waits;
     if (bound.is_collective) waits.emplace(progress_, bound.index);
     backend_.run(bound.node->op, bound.args, bound.node->stream);
+    if (bound.node->stream == Stream::communication) {
+      issued_[static_cast<size_t>(bound.index)] = backend_.communication_count();
+    }
   } catch (const Error& error) {
     throw Error(error.code(),
                 absl::StrFormat("%s in program '%s', node %s (%s)", error.what(), program_.name,

@@ -56,9 +56,15 @@ class Executor {
     KernelArgs args;
     int index = 0;  // of its step
     bool is_collective = false;
-    int64_t wait_for = 0;             // communication ops of this run to wait for; 0: none
-    int waits_for_step = -1;          // the step of the last of them
+    int waits_for_step = -1;          // of communication, and all before it; -1: none
     std::vector<const Block*> freed;  // last used here
+  };
+
+  // Steps [first, end) that run as often as the count says.
+  struct BoundRepeat {
+    size_t first;
+    size_t end;
+    TensorView count;
   };
 
   // An input or output as the caller names it.
@@ -70,9 +76,13 @@ class Executor {
   const TensorView& output_view(std::string_view name) const;
   size_t find_first_update() const;
   void bind_named();
-  void bind(size_t step, int64_t num_communication);
-  void run_node(BoundNode& bound, int64_t communication_before);
-  void wait_for_communication(int64_t count, int step);
+  void bind(size_t step);
+  void bind_repeats();
+  // When the steps run `again`, what was there before them is kept for the next time.
+  void run_steps(size_t first, size_t end, bool again = false);
+  void run_repeat(const BoundRepeat& repeat);
+  void run_node(BoundNode& bound);
+  void wait_for_communication(int step);
   void poison(const Block& block) const;
 
   const Program& program_;
@@ -82,6 +92,10 @@ class Executor {
   AxisCommunicators communicators_;
   ExecutorOptions options_;
   std::vector<BoundNode> nodes_;
+  std::vector<BoundRepeat> repeats_;  // in order
+  // By step, when it is one of communication: how many ops there were on the communication stream
+  // with its last one. 0: has not run in this run.
+  std::vector<int64_t> issued_;
   std::vector<NamedView> inputs_;
   std::vector<NamedView> outputs_;
   size_t first_update_;          // of nodes_; their number when none changes parameters or state

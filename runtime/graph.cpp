@@ -85,6 +85,12 @@ struct AliasesOf {
 
 }  // namespace
 
+std::vector<ValueId> reads(const Graph& graph, const Node& node) {
+  std::vector<ValueId> all = node.inputs;
+  if (node.repeat >= 0) all.push_back(graph.repeats[static_cast<size_t>(node.repeat)].count);
+  return all;
+}
+
 std::vector<Alias> aliases(const Node& node) {
   if (addend(node.op) == Addend::in_place) return {{0, static_cast<int>(node.inputs.size()) - 1}};
   return std::visit(AliasesOf{node}, node.op);

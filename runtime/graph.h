@@ -96,6 +96,9 @@ struct Graph {
 
 std::vector<Alias> aliases(const Node& node);
 
+// What must be there before the node runs: its inputs, and the count when it repeats.
+std::vector<ValueId> reads(const Graph& graph, const Node& node);
+
 // "%17 = rms_norm(%12, %w3) eps=1e-05 : f32[8192,4096] S(0)@dp  # layers.3.attention", one a line.
 std::string dump(const Graph& graph);
 

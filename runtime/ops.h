@@ -127,7 +127,7 @@ struct Slots {
 // Scores are sigmoids of the logits of the picked experts. The bias only takes part in picking.
 // The gradient adds two terms that are no part of the loss that is shown: the balance loss of each
 // sequence, and the square of log-sum-exp (z-loss), each of them times its number of tokens.
-struct Route {  // logits (T,E) [, bias (E)] -> experts (T,k) i32, scores (T,k), load (E) f32 counts
+struct Route {  // logits (T,E) [, bias (E)] -> scores (T,k), experts (T,k) i32, load (E) f32 counts
   int64_t top_k;
   float aux_loss_coef = 0;
   float z_loss_coef = 0;
@@ -142,8 +142,10 @@ struct RouteGrad {  // logits (T,E), experts (T,k) i32, dscores (T,k) -> dlogits
 // autodiff know these two; expand_experts makes the ops below of them.
 struct Experts {  // x (T,D), scores (T,k), experts (T,k) i32, gate, up (E,D,F), down (E,F,D)
   Slots slots;    //   -> out (T,D), dropped (), further (): passes after the first, and what the
-};                //   gradient needs: order (T*k) i32, ends (E) i32, rows (S,D), counts (E) i32,
+                  //   gradient needs: order (T*k) i32, ends (E) i32, rows (S,D), counts (E) i32,
                   //   gate_rows, up_rows (S,F)
+  int64_t num_experts;
+};
 struct ExpertsGrad {  // x, scores, gate, up, down, further, order, ends, rows, counts, gate_rows,
   Slots slots;        //   up_rows, dout (T,D) -> dx, dscores (T,k), dgate, dup, ddown
 };

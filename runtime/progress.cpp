@@ -32,6 +32,15 @@ class WatchedCommunicator final : public Communicator {
     const WaitGuard waits = guard();
     inner_->all_to_all(send, recv, bytes);
   }
+  void all_to_all_v(const void* send, std::span<const int64_t> send_bytes, void* recv,
+                    std::span<const int64_t> recv_bytes) override {
+    const WaitGuard waits = guard();
+    inner_->all_to_all_v(send, send_bytes, recv, recv_bytes);
+  }
+  float all_reduce_max(float value) override {
+    const WaitGuard waits = guard();
+    return inner_->all_reduce_max(value);
+  }
   void broadcast(void* data, int64_t bytes, int root) override {
     const WaitGuard waits = guard();
     inner_->broadcast(data, bytes, root);

@@ -17,6 +17,7 @@ class Verifier {
         pass_(pass),
         defined_(graph.values.size(), false),
         stale_(graph.values.size(), false),
+        made_in_(graph.values.size(), -1),
         storage_(find_storage(graph)) {}
 
   void run() {
@@ -50,11 +51,28 @@ class Verifier {
              absl::StrFormat("%s reads %%%d, which was overwritten in place", where, index(id)));
     }
     check_shapes(node, where);
+    check_repeat(node, where);
     for (const ValueId root : written_roots(node, storage_)) retire(root);
     for (const ValueId id : node.outputs) {
       expect(!defined_[index(id)], absl::StrFormat("%s defines %%%d again", where, index(id)));
       defined_[index(id)] = true;
     }
+  }
+
+  // What is only there when nodes have repeated is nothing for others.
+  void check_repeat(const Node& node, const std::string& where) {
+    for (const ValueId id : node.inputs) {
+      const int made_in = made_in_[index(storage_[index(id)].root)];
+      expect(made_in < 0 || made_in == node.repeat,
+             absl::StrFormat("%s reads %%%d, which only nodes make that repeat", where, index(id)));
+    }
+    for (const ValueId id : node.outputs) {
+      if (storage_[index(id)].root == id) made_in_[index(id)] = node.repeat;
+    }
+    if (node.repeat < 0) return;
+    expect(static_cast<size_t>(node.repeat) < graph_.repeats.size() &&
+               usable(graph_.repeats[static_cast<size_t>(node.repeat)].count),
+           absl::StrFormat("%s repeats, but its count is not there", where));
   }
 
   // Everything that shares the storage and exists now holds old contents.
@@ -88,6 +106,7 @@ class Verifier {
   std::string_view pass_;
   std::vector<bool> defined_;
   std::vector<bool> stale_;
+  std::vector<int> made_in_;  // by value: the repeat that its storage begins in, -1: none
   std::vector<Storage> storage_;
 };
 

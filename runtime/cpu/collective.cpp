@@ -207,6 +207,72 @@ void run(const AllToAll& op, const KernelArgs& args, const CpuThreads&) {
   }
 }
 
+// --- maximum, and rows of experts ----------------------------------------------------------------
+
+void run(const AllReduceMax&, const KernelArgs& args, const CpuThreads&) {
+  float& value = *args.outputs[0].as<float>();  // the input, in place
+  value = communicator_of(args).all_reduce_max(value);
+}
+
+namespace {
+
+// Bytes of each rank's rows; counts (ranks * E): how many there are for each expert of each rank.
+std::span<const int64_t> row_bytes(const int32_t* counts, int64_t num_counts, int num_ranks,
+                                   int64_t bytes_per_row, Scratch& scratch) {
+  int64_t* bytes = scratch.take<int64_t>(num_ranks);
+  const int64_t experts = num_counts / num_ranks;
+  for (int64_t rank = 0; rank < num_ranks; ++rank) {
+    bytes[rank] = 0;
+    for (int64_t e = 0; e < experts; ++e) bytes[rank] += counts[rank * experts + e] * bytes_per_row;
+  }
+  return {bytes, static_cast<size_t>(num_ranks)};
+}
+
+// Each rank has an expert at least.
+int64_t exchange_scratch_bytes(const TensorSpec& counts) {
+  return 2 * scratch_bytes<int64_t>(num_elements(counts.shape));
+}
+
+int64_t bytes_per_row(const TensorView& rows) { return rows.dim(1) * size_bytes(rows.dtype); }
+
+}  // namespace
+
+int64_t workspace_bytes(const ExchangeRows&, const WorkspaceQuery& query) {
+  return exchange_scratch_bytes(query.inputs[1]);
+}
+
+void run(const ExchangeRows&, const KernelArgs& args, const CpuThreads&) {
+  Communicator& communicator = communicator_of(args);
+  const TensorView& rows = args.inputs[0];
+  const TensorView& counts = args.inputs[1];
+  const auto* sent = counts.as<int32_t>();
+  auto* received = args.outputs[1].as<int32_t>();
+  const int size = communicator.size();
+  communicator.all_to_all(sent, received, bytes_of(counts) / size);
+  Scratch scratch(args);
+  const auto bytes = [&](const int32_t* by_expert) {
+    return row_bytes(by_expert, counts.size(), size, bytes_per_row(rows), scratch);
+  };
+  const auto send_bytes = bytes(sent), recv_bytes = bytes(received);
+  communicator.all_to_all_v(rows.data, send_bytes, args.outputs[0].data, recv_bytes);
+}
+
+int64_t workspace_bytes(const ReturnRows&, const WorkspaceQuery& query) {
+  return exchange_scratch_bytes(query.inputs[1]);
+}
+
+void run(const ReturnRows&, const KernelArgs& args, const CpuThreads&) {
+  Communicator& communicator = communicator_of(args);
+  const TensorView& rows = args.inputs[0];
+  Scratch scratch(args);
+  const auto bytes = [&](const TensorView& counts) {
+    return row_bytes(counts.as<int32_t>(), counts.size(), communicator.size(), bytes_per_row(rows),
+                     scratch);
+  };
+  const auto back = bytes(args.inputs[1]), held = bytes(args.inputs[2]);
+  communicator.all_to_all_v(rows.data, held, args.outputs[0].data, back);
+}
+
 // --- slice ---------------------------------------------------------------------------------------
 
 void run(const Slice& op, const KernelArgs& args, const CpuThreads&) {

@@ -99,11 +99,21 @@ int64_t workspace_bytes(const Attention& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const AttentionGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const LinearCrossEntropy& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const LinearCrossEntropyGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Route& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const RouteGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Assign& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Dispatch& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const DispatchGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Combine& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const GroupedMatMul& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const GroupedMatMulGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const CrossEntropyPart& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const CrossEntropyPartGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const SquaredNorm& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const AllToAll& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const ExchangeRows& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const ReturnRows& op, const WorkspaceQuery& query);
 
 }  // namespace caravan::cpu

@@ -37,5 +37,14 @@ void run(const Accumulate& op, const KernelArgs& args);
 void run(const SquaredNorm& op, const KernelArgs& args);
 void run(const ClipScale& op, const KernelArgs& args);
 void run(const AdamW& op, const KernelArgs& args);
+void run(const Route& op, const KernelArgs& args);
+void run(const RouteGrad& op, const KernelArgs& args);
+void run(const Assign& op, const KernelArgs& args);
+void run(const Dispatch& op, const KernelArgs& args);
+void run(const DispatchGrad& op, const KernelArgs& args);
+void run(const Combine& op, const KernelArgs& args);
+void run(const GroupedMatMul& op, const KernelArgs& args);
+void run(const GroupedMatMulGrad& op, const KernelArgs& args);
+void run(const UpdateRouterBias& op, const KernelArgs& args);
 
 }  // namespace caravan::reference

@@ -103,4 +103,18 @@ void run(const AdamW& op, const KernelArgs& args, const CpuThreads& threads) {
   });
 }
 
+void run(const UpdateRouterBias& op, const KernelArgs& args, const CpuThreads&) {
+  float* bias = args.outputs[0].as<float>();  // input 0, in place
+  const float* load = args.inputs[1].as<float>();
+  if (!std::isfinite(*args.inputs[2].as<float>())) return;
+  const int64_t num_experts = args.inputs[1].size();
+  double sum = 0;
+  for (int64_t e = 0; e < num_experts; ++e) sum += load[e];
+  const double mean = sum / static_cast<double>(num_experts);
+  for (int64_t e = 0; e < num_experts; ++e) {
+    if (load[e] > mean) bias[e] -= op.rate;
+    if (load[e] < mean) bias[e] += op.rate;
+  }
+}
+
 }  // namespace caravan::cpu

@@ -46,13 +46,13 @@ TensorSpecs infer(const Route& op, Specs in, int) {
          "logits must be (T,E), and k at most E");
   expect(in.size() == 1 || in[1].shape == Shape{in[0].shape[1]}, "route", in, "bias must be (E)");
   const Shape picks = {in[0].shape[0], op.top_k};
-  return {{picks, DType::i32}, {picks, DType::f32}, {{in[0].shape[1]}, DType::f32}};
+  return {{picks, DType::f32}, {picks, DType::i32}, {{in[0].shape[1]}, DType::f32}};
 }
 
 Gradients backward(const Route& op, const BackwardContext& c) {
   const RouteGrad grad{op.aux_loss_coef, op.z_loss_coef, op.sequence_len};
   Gradients gradients(c.inputs.size(), ValueId::none);
-  gradients[0] = c.builder.one(grad, {c.inputs[0], c.outputs[0], c.output_gradients[1]});
+  gradients[0] = c.builder.one(grad, {c.inputs[0], c.outputs[1], c.output_gradients[0]});
   return gradients;
 }
 
@@ -101,9 +101,9 @@ TensorSpecs infer(const Experts& op, Specs in, int) {
           scalar,
           scalar,
           {{num_elements(in[1].shape)}, DType::i32},
-          {{in[3].shape[0]}, DType::i32},
+          {{op.num_experts}, DType::i32},
           {{rows, in[0].shape[1]}, DType::f32},
-          {{in[3].shape[0]}, DType::i32},
+          {{op.num_experts}, DType::i32},
           {wide, DType::f32},
           {wide, DType::f32}};
 }

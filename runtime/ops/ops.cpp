@@ -139,7 +139,9 @@ struct AttributesOf {
   std::string operator()(const RouteGrad& op) const {
     return balance(op.aux_loss_coef, op.z_loss_coef, op.sequence_len);
   }
-  std::string operator()(const Experts& op) const { return slots(op.slots); }
+  std::string operator()(const Experts& op) const {
+    return absl::StrFormat("%s num_experts=%d", slots(op.slots), op.num_experts);
+  }
   std::string operator()(const ExpertsGrad& op) const { return slots(op.slots); }
   std::string operator()(const Assign& op) const {
     return words(

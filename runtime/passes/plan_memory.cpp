@@ -44,25 +44,49 @@ struct Lifetime {
   }
 };
 
-// For each step, the last step during which it may still be running.
+int repeat_of(const Graph& graph, const Step& step) { return graph.nodes[index(step.node)].repeat; }
+
+// For each step, the last step during which it may still be running. Nobody can count on a wait of
+// nodes that repeat, and perhaps do not run at all, but they themselves.
 std::vector<int> ends_of(const Graph& graph, const std::vector<Step>& steps) {
   std::vector<int> ends(steps.size());
   std::iota(ends.begin(), ends.end(), 0);
-  int end = static_cast<int>(steps.size()) - 1;
-  for (int i = static_cast<int>(steps.size()) - 1; i >= 0; --i) {
+  const int end = static_cast<int>(steps.size()) - 1;
+  for (int i = end; i >= 0; --i) {
     const Step& step = steps[static_cast<size_t>(i)];
-    if (graph.nodes[index(step.node)].stream == Stream::communication) {
-      ends[static_cast<size_t>(i)] = end;
-      // A later wait may name an earlier step only; find the first wait that covers this one.
-      for (int j = i + 1; j <= end; ++j) {
-        if (steps[static_cast<size_t>(j)].wait_for >= i) {
-          ends[static_cast<size_t>(i)] = j;
-          break;
-        }
-      }
+    if (graph.nodes[index(step.node)].stream != Stream::communication) continue;
+    ends[static_cast<size_t>(i)] = end;
+    // A later wait may name an earlier step only; find the first wait that covers this one.
+    for (int j = i + 1; j <= end; ++j) {
+      const Step& later = steps[static_cast<size_t>(j)];
+      const int repeat = repeat_of(graph, later);
+      if (later.wait_for < i || (repeat >= 0 && repeat != repeat_of(graph, step))) continue;
+      ends[static_cast<size_t>(i)] = j;
+      break;
     }
   }
   return ends;
+}
+
+// What nodes that repeat find there, they find there each time: until the last of them is done.
+void keep_while_repeating(const Graph& graph, const std::vector<Step>& steps,
+                          const std::vector<Storage>& storage, std::vector<Lifetime>& lifetimes) {
+  for (size_t first = 0; first < steps.size();) {
+    const int repeat = repeat_of(graph, steps[first]);
+    size_t end = first + 1;
+    while (end < steps.size() && repeat_of(graph, steps[end]) == repeat) ++end;
+    for (size_t i = first; repeat >= 0 && i < end; ++i) {
+      const Node& node = graph.nodes[index(steps[i].node)];
+      for (const auto* ids : {&node.inputs, &node.outputs}) {
+        for (const ValueId id : *ids) {
+          Lifetime& life = lifetimes[index(storage[index(id)].root)];
+          if (life.first < static_cast<int>(first))
+            life.cover(life.first, static_cast<int>(end) - 1);
+        }
+      }
+    }
+    first = end;
+  }
 }
 
 std::vector<Lifetime> lifetimes_of(const Graph& graph, const std::vector<Step>& steps,
@@ -71,7 +95,8 @@ std::vector<Lifetime> lifetimes_of(const Graph& graph, const std::vector<Step>& 
   std::vector<Lifetime> lifetimes(graph.values.size());
   for (size_t i = 0; i < steps.size(); ++i) {
     const Node& node = graph.nodes[index(steps[i].node)];
-    for (const auto* ids : {&node.inputs, &node.outputs}) {
+    const std::vector<ValueId> inputs = reads(graph, node);
+    for (const auto* ids : {&inputs, &node.outputs}) {
       for (const ValueId id : *ids) {
         lifetimes[index(storage[index(id)].root)].cover(static_cast<int>(i), ends[i]);
       }
@@ -80,6 +105,7 @@ std::vector<Lifetime> lifetimes_of(const Graph& graph, const std::vector<Step>& 
   for (size_t i = 0; i < graph.values.size(); ++i) {  // written by the caller before the first step
     if (graph.values[i].kind == ValueKind::input) lifetimes[i].cover(0, 0);
   }
+  keep_while_repeating(graph, steps, storage, lifetimes);
   const int last = static_cast<int>(steps.size()) - 1;
   for (const auto& [name, id] : graph.outputs) {
     lifetimes[index(storage[index(id)].root)].cover(last, last);

@@ -10,29 +10,47 @@
 namespace caravan {
 namespace {
 
-// Which nodes must come before which: edges of the dependency graph, by node position.
+// Nodes that repeat together keep their order and are moved as one, named by the first of them.
+std::vector<size_t> units_of(const Graph& graph) {
+  std::vector<size_t> units(graph.nodes.size());
+  std::vector<size_t> first(graph.repeats.size(), graph.nodes.size());
+  for (size_t i = 0; i < units.size(); ++i) {
+    units[i] = i;
+    if (graph.nodes[i].repeat < 0) continue;
+    size_t& unit = first[static_cast<size_t>(graph.nodes[i].repeat)];
+    units[i] = unit = std::min(unit, i);
+  }
+  return units;
+}
+
+// Which units must come before which: edges of the dependency graph, by position.
 class Dependencies {
  public:
   explicit Dependencies(const Graph& graph)
-      : successors_(graph.nodes.size()), num_before_(graph.nodes.size(), 0) {
+      : units_(units_of(graph)),
+        successors_(graph.nodes.size()),
+        num_before_(graph.nodes.size(), 0) {
     const std::vector<Storage> storage = find_storage(graph);
     std::vector<int> producer(graph.values.size(), -1);
     for (size_t i = 0; i < graph.nodes.size(); ++i) {
       for (const ValueId id : graph.nodes[i].outputs) producer[index(id)] = static_cast<int>(i);
     }
     for (size_t i = 0; i < graph.nodes.size(); ++i) {
-      for (const ValueId id : graph.nodes[i].inputs) add(producer[index(id)], i);
+      for (const ValueId id : reads(graph, graph.nodes[i])) add(producer[index(id)], i);
     }
     add_overwrites(graph, storage, producer);
   }
 
-  const std::vector<size_t>& successors(size_t node) const { return successors_[node]; }
+  const std::vector<size_t>& units() const { return units_; }  // by node
+  const std::vector<size_t>& successors(size_t unit) const { return successors_[unit]; }
   const std::vector<int>& num_before() const { return num_before_; }
 
  private:
-  void add(int before, size_t after) {
-    if (before < 0 || static_cast<size_t>(before) == after) return;
-    successors_[static_cast<size_t>(before)].push_back(after);
+  void add(int node_before, size_t node_after) {
+    if (node_before < 0) return;
+    const size_t before = units_[static_cast<size_t>(node_before)], after = units_[node_after];
+    if (before == after) return;
+    successors_[before].push_back(after);
     ++num_before_[after];
   }
 
@@ -42,7 +60,7 @@ class Dependencies {
                       const std::vector<int>& producer) {
     std::vector<std::vector<size_t>> readers(graph.values.size());  // by root, in order
     for (size_t i = 0; i < graph.nodes.size(); ++i) {
-      for (const ValueId id : graph.nodes[i].inputs) {
+      for (const ValueId id : reads(graph, graph.nodes[i])) {
         readers[index(storage[index(id)].root)].push_back(i);
       }
     }
@@ -62,7 +80,7 @@ class Dependencies {
   static bool reads_result_of(const Graph& graph, size_t reader, size_t writer, ValueId root,
                               const std::vector<Storage>& storage,
                               const std::vector<int>& producer) {
-    std::vector<ValueId> open = graph.nodes[reader].inputs;
+    std::vector<ValueId> open = reads(graph, graph.nodes[reader]);
     std::erase_if(open, [&](ValueId id) { return storage[index(id)].root != root; });
     while (!open.empty()) {  // walk the versions of the storage backwards
       const int made_by = producer[index(open.back())];
@@ -76,6 +94,7 @@ class Dependencies {
     return false;
   }
 
+  std::vector<size_t> units_;
   std::vector<std::vector<size_t>> successors_;
   std::vector<int> num_before_;
 };
@@ -100,8 +119,10 @@ Graph reorder(Graph graph) {
   const auto make_ready = [&](size_t i) {
     (runs_early(graph, graph.nodes[i]) ? early : ready).push(i);
   };
+  std::vector<std::vector<size_t>> members(missing.size());  // by unit
+  for (size_t i = 0; i < missing.size(); ++i) members[dependencies.units()[i]].push_back(i);
   for (size_t i = 0; i < missing.size(); ++i) {
-    if (missing[i] == 0) make_ready(i);
+    if (!members[i].empty() && missing[i] == 0) make_ready(i);
   }
   std::vector<Node> ordered;
   while (!early.empty() || !ready.empty()) {
@@ -111,8 +132,10 @@ Graph reorder(Graph graph) {
     for (const size_t successor : dependencies.successors(next)) {
       if (--missing[successor] == 0) make_ready(successor);
     }
-    ordered.push_back(graph.nodes[next]);
-    if (is_collective(ordered.back().op)) ordered.back().stream = Stream::communication;
+    for (const size_t member : members[next]) {
+      ordered.push_back(graph.nodes[member]);
+      if (is_collective(ordered.back().op)) ordered.back().stream = Stream::communication;
+    }
   }
   check(ordered.size() == graph.nodes.size(), "the graph has a cycle through %d nodes",
         graph.nodes.size() - ordered.size());
@@ -125,10 +148,21 @@ std::vector<Step> schedule(const Graph& graph) {
   // By root: the last communication step that wrote it, and the last that touched it.
   std::vector<int> written(graph.values.size(), -1), touched(graph.values.size(), -1);
   std::vector<Step> steps;
-  int waited = -1;  // all communication up to here is done
+  int waited = -1;                // all communication up to here is done
+  int waited_before_repeat = -1;  // nodes that repeat may not run at all, and then nobody waits
+  int repeat = -1;
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     const Node& node = graph.nodes[i];
     Step step{.node = static_cast<NodeId>(i)};
+    if (node.repeat != repeat) {
+      if (repeat >= 0) waited = waited_before_repeat;
+      repeat = node.repeat;
+      waited_before_repeat = waited;
+      if (repeat >= 0) {  // the caller reads the count before the first of them
+        const ValueId count = graph.repeats[static_cast<size_t>(repeat)].count;
+        step.wait_for = written[index(storage[index(count)].root)];
+      }
+    }
     const std::vector<ValueId> writes = written_roots(node, storage);
     if (node.stream == Stream::communication) {  // in order among themselves: no wait
       for (const ValueId id : node.inputs) touched[index(storage[index(id)].root)] = int(i);

@@ -185,6 +185,30 @@ void check_all_to_all(Communicator& group) {
   }
 }
 
+// Blocks of every size between each pair, also none at all.
+void check_all_to_all_v(Communicator& group) {
+  const auto size_of = [](int64_t unit, int from, int to) { return unit * ((from + 2 * to) % 3); };
+  for (const int64_t unit : kCounts) {
+    Bytes send, expected;
+    std::vector<int64_t> send_bytes, recv_bytes;
+    for (int peer = 0; peer < group.size(); ++peer) {
+      send_bytes.push_back(size_of(unit, group.rank(), peer));
+      recv_bytes.push_back(size_of(unit, peer, group.rank()));
+      append(send, message(group.rank(), peer, send_bytes.back()));
+      append(expected, message(peer, group.rank(), recv_bytes.back()));
+    }
+    Bytes recv(expected.size());
+    group.all_to_all_v(send.data(), send_bytes, recv.data(), recv_bytes);
+    check(recv == expected, "all_to_all_v of multiples of %d bytes", unit);
+  }
+}
+
+void check_all_reduce_max(Communicator& group) {
+  const auto at = static_cast<float>(group.rank());
+  check(group.all_reduce_max(at) == static_cast<float>(group.size() - 1), "the largest rank");
+  check(group.all_reduce_max(-at) == 0, "the largest of negative numbers");
+}
+
 void check_broadcast(Communicator& group) {
   for (int root = 0; root < group.size(); ++root) {
     for (const int64_t size : kCounts) {
@@ -279,6 +303,8 @@ constexpr std::array kChecks = {
     CommunicatorCheck{"reduce_scatter_bf16", check_reduce_scatter<Bf16>},
     CommunicatorCheck{"all_gather", check_all_gather},
     CommunicatorCheck{"all_to_all", check_all_to_all},
+    CommunicatorCheck{"all_to_all_v", check_all_to_all_v},
+    CommunicatorCheck{"all_reduce_max", check_all_reduce_max},
     CommunicatorCheck{"broadcast", check_broadcast},
     CommunicatorCheck{"send_recv", check_send_recv},
     CommunicatorCheck{"split", check_split},

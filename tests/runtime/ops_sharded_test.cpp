@@ -116,6 +116,8 @@ class ShardedOpTest : public testing::TestWithParam<OpEntry> {};
 
 TEST_P(ShardedOpTest, EqualsOneRank) {
   const OpEntry& c = GetParam();
+  // What they sort is each rank's own; tests/parallel/expand_experts_test.cpp has their results.
+  if (name(c.op).starts_with("experts")) return;
   const HostTensors expected = run_op(c, Placements(c.inputs.size(), kReplicate), 1);
   const Selection selection = select(c);
   ASSERT_FALSE(selection.accepted.empty());

@@ -292,6 +292,100 @@ std::vector<OpEntry> update_cases() {
   };
 }
 
+// 8 experts, 2 for each token, rows for all picks: what ids give is a legal pick.
+constexpr int64_t kExperts = 8, kTopK = 2, kWidth = 4, kRows = kTokens * kTopK;
+constexpr Slots kSlots{kSequence, kSequence* kTopK};
+
+OpInput ids(const Shape& shape) {
+  return {.shape = shape, .content = Content::ids, .may_be_partial = false};
+}
+OpInput score(bool differentiable) {
+  return {
+      .shape = {kTokens, kTopK}, .content = Content::positive, .differentiable = differentiable};
+}
+
+std::vector<OpEntry> routing_cases() {
+  const Shape logits = {kTokens, kExperts}, picked = {kTokens, 1};
+  return {
+      {.label = "route",
+       .op = Route{.top_k = 1},
+       .inputs = {{.shape = logits, .content = Content::distinct, .differentiable = true},
+                  {.shape = {kExperts}}},
+       .outputs = {f32(picked), i32(picked), f32({kExperts})},
+       .refused = {bad(0, f32({kTokens, 0}), "k at most E"), bad(1, f32({3}), "bias must be (E)")}},
+      {.label = "route_grad",
+       .op = RouteGrad{0.5f, 0.25f, kSequence},
+       .inputs = {constant(logits), ids({kTokens, 4}), constant({kTokens, 4})},
+       .outputs = {f32(logits)},
+       .refused = {bad(0, f32({kTokens}), "logits must be (T,E)"),
+                   bad(2, f32({kTokens, 1}), "dscores (T,k)")}},
+      {.label = "update_router_bias",
+       .op = UpdateRouterBias{0.5f},
+       .inputs = {state({kExperts}), positive({kExperts}), positive({})},
+       .outputs = {f32({kExperts})},
+       .refused = {bad(1, f32({1}), "bias and load must be (E)")}},
+  };
+}
+
+std::vector<OpEntry> expert_cases() {
+  const Shape x = {kTokens, kHidden}, columns = {kExperts, kHidden, kWidth};
+  const Shape down = {kExperts, kWidth, kHidden}, picked = {kTokens, kTopK};
+  const OpInput order = ids({kRows}), by_expert = ids({kExperts});
+  return {
+      {.label = "experts",
+       .op = Experts{kSlots, kExperts},
+       .inputs = {variable(x), score(true), ids({kTokens, kTopK}), variable(columns),
+                  variable(columns), variable(down)},
+       .outputs = {f32(x), f32({}), f32({}), i32({kRows}), i32({kExperts}), f32({kRows, kHidden}),
+                   i32({kExperts}), f32({kRows, kWidth}), f32({kRows, kWidth})},
+       .refused = {bad(0, f32({kTokens}), "x must be (T,D)"),
+                   bad(2, f32(picked), "experts must be (T,k) i32"),
+                   bad(4, f32(down), "gate and up must be (E,D,F)"),
+                   bad(5, f32(columns), "down (E,F,D)")}},
+      {.label = "experts_grad",
+       .op = ExpertsGrad{kSlots},
+       .inputs = {constant(x), score(false), constant(columns), constant(columns), constant(down),
+                  positive({}), order, by_expert, constant({kRows, kHidden}), by_expert,
+                  constant({kRows, kWidth}), constant({kRows, kWidth}), constant(x)},
+       .outputs = {f32(x), f32(picked), f32(columns), f32(columns), f32(down)},
+       .refused = {bad(12, f32({kTokens}), "dout must be like x"),
+                   bad(2, f32(down), "gate and up must be (E,D,F)")}},
+      {.label = "assign",
+       .op = Assign{kSlots, kExperts, {}},
+       .inputs = {ids({kTokens, kTopK})},
+       .outputs = {i32({kRows}), i32({kExperts}), f32({}), f32({})},
+       .refused = {bad(0, f32(picked), "experts must be (T,k) i32"),
+                   bad(0, i32({kTokens + 1, kTopK}), "whole sequences")}},
+      {.label = "dispatch",
+       .op = Dispatch{kSlots, true, {}},
+       .inputs = {constant(x), score(false), order, by_expert, positive({})},
+       .outputs = {f32({kRows, kHidden}), i32({kExperts})},
+       .refused = {bad(2, f32({kRows}), "order and ends must be i32"),
+                   bad(4, f32({1}), "pass a scalar")}},
+      {.label = "dispatch_grad",
+       .op = DispatchGrad{false, {}},
+       .inputs = {constant(x), score(false), order, by_expert, positive({}),
+                  constant({kRows, kHidden})},
+       .outputs = {f32(x), f32(picked)},
+       .refused = {bad(5, f32({kRows, 1}), "drows must be (S,D)")}},
+      {.label = "combine",
+       .op = Combine{kTopK, {}},
+       .inputs = {constant({kRows, kHidden}), order, by_expert, positive({})},
+       .outputs = {f32(x)},
+       .refused = {bad(0, f32({kRows}), "rows must be (S,D)")}},
+      {.label = "grouped_matmul",
+       .op = GroupedMatMul{false},
+       .inputs = {constant({kRows, kHidden}), constant(columns), by_expert},
+       .outputs = {f32({kRows, kWidth})},
+       .refused = {bad(1, f32(down), "weights (E,K,N)"), bad(2, i32({3}), "E for each rank")}},
+      {.label = "grouped_matmul_grad",
+       .op = GroupedMatMulGrad{kExperts},
+       .inputs = {constant({kRows, kHidden}), constant({kRows, kWidth}), by_expert},
+       .outputs = {f32(columns)},
+       .refused = {bad(1, f32({1, kWidth}), "dy (S,N)"), bad(2, i32({3}), "E for each rank")}},
+  };
+}
+
 std::vector<OpEntry> collective_cases() {
   const Shape x = {kTokens, kHidden};
   const std::vector<BadInput> no_dim = {bad(0, f32({}), "the tensor has no such dim")};
@@ -307,23 +401,35 @@ std::vector<OpEntry> collective_cases() {
           one("all_gather", AllGather{Axis::dp, 1}, {kTokens, 4 * kHidden}, no_dim),
           one("reduce_scatter", ReduceScatter{Axis::dp, 0}, {kTokens / 4, kHidden}, no_dim),
           one("all_to_all", AllToAll{Axis::dp, 0, 1}, {4 * kTokens, kHidden / 4}, no_dim),
-          one("slice", Slice{Axis::dp, 1}, {kTokens, kHidden / 4}, no_dim)};
+          one("slice", Slice{Axis::dp, 1}, {kTokens, kHidden / 4}, no_dim),
+          {.label = "all_reduce_max",
+           .op = AllReduceMax{Axis::ep},
+           .inputs = {constant({})},
+           .outputs = {f32({})}},
+          {.label = "exchange_rows",
+           .op = ExchangeRows{Axis::ep},
+           .inputs = {constant(x), ids({kExperts})},
+           .outputs = {f32(x), i32({kExperts})}},
+          {.label = "return_rows",
+           .op = ReturnRows{Axis::ep},
+           .inputs = {constant(x), ids({kExperts}), ids({kExperts})},
+           .outputs = {f32(x)}}};
 }
 
 }  // namespace
 
 std::vector<OpEntry> ops_table() {
   std::vector<OpEntry> table;
-  for (const auto& family :
-       {embedding_cases(), matmul_cases(), norm_cases(), attention_cases(), activation_cases(),
-        loss_cases(), scalar_cases(), update_cases(), collective_cases()}) {
+  for (const auto& family : {embedding_cases(), matmul_cases(), norm_cases(), attention_cases(),
+                             activation_cases(), loss_cases(), scalar_cases(), update_cases(),
+                             routing_cases(), expert_cases(), collective_cases()}) {
     table.insert(table.end(), family.begin(), family.end());
   }
   return table;
 }
 
 TensorSpec spec_of(const OpInput& input) {
-  const bool is_float = input.content == Content::normal || input.content == Content::positive;
+  const bool is_float = input.content <= Content::distinct;
   return {input.shape, is_float ? DType::f32 : DType::i32};
 }
 
@@ -348,6 +454,9 @@ HostTensor make_tensor(const OpInput& input, uint64_t index) {
     switch (input.content) {
       case Content::positive:
         tensor.set(i, static_cast<float>(0.5 + u));
+        continue;
+      case Content::distinct:
+        tensor.set(i, static_cast<float>(0.5 * static_cast<double>(i * 3 % 8) + 0.1 * u - 2));
         continue;
       case Content::ids:
         tensor.words[static_cast<size_t>(i)] = static_cast<uint32_t>(u * kVocab);

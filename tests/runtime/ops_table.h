@@ -16,6 +16,7 @@ struct OpInput {
   enum class Content : uint8_t {
     normal,     // mean 0, variance 1
     positive,   // in (0.5, 1.5)
+    distinct,   // f32, 8 that follow one another are 0.4 apart or more
     ids,        // i32 in [0, 8)
     targets,    // i32 in [-1, 8)
     positions,  // i32, i % 4

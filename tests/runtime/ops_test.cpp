@@ -3,6 +3,7 @@
 
 #include <set>
 
+#include "parallel/expand_experts.h"
 #include "runtime/builder.h"
 #include "runtime/error.h"
 #include "runtime/ops/rules.h"
@@ -111,6 +112,7 @@ GradientGraph gradient_graph(const OpEntry& c) {
     b.output(gradient_name(i), gradients[i]);
   }
   verify(result.graph.graph, "backward");
+  result.graph.graph = expand_experts(std::move(result.graph.graph), Mesh{});
   return result;
 }
 

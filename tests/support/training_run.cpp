@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "parallel/bucket.h"
+#include "parallel/expand_experts.h"
 #include "parallel/parallelize.h"
 #include "parallel/prefetch.h"
 #include "parallel/shard_parameters.h"
@@ -42,7 +43,7 @@ Graph logical_graph(const TrainingRun& run, Kind kind) {
   verify(graph, "merge_loss");
   if (run.recompute) graph = recompute(std::move(graph));
   verify(graph, "recompute");
-  const MicroBatchResult result{backward.gradients, loss.loss_sum, loss.num_valid};
+  const MicroBatchResult result{backward.gradients, loss.loss_sum, loss.num_valid, loss.routers};
   if (kind == Kind::accumulate)
     append_accumulate(graph, result, run.optimizer);
   else
@@ -55,6 +56,8 @@ Graph logical_graph(const TrainingRun& run, Kind kind) {
 Graph placed_graph(const TrainingRun& run, Kind kind) {
   Graph graph = parallelize(logical_graph(run, kind), run.mesh);
   verify(graph, "parallelize");
+  graph = expand_experts(std::move(graph), run.mesh);
+  verify(graph, "expand_experts");
   graph = prefetch(std::move(graph));
   verify(graph, "prefetch");
   graph = fuse_add(std::move(graph));

@@ -5,12 +5,15 @@
 #include "tests/support/virtual_ranks.h"
 
 #include <algorithm>
+#include <cmath>
 #include <condition_variable>
 #include <cstddef>
 #include <cstring>
 #include <deque>
 #include <exception>
+#include <limits>
 #include <mutex>
+#include <numeric>
 #include <thread>
 #include <tuple>
 #include <utility>
@@ -70,6 +73,9 @@ class VirtualCommunicator final : public Communicator {
   void all_gather(const void* send, void* recv, int64_t bytes) override;
   void reduce_scatter(const void* send, void* recv, int64_t count, DType dtype) override;
   void all_to_all(const void* send, void* recv, int64_t bytes) override;
+  void all_to_all_v(const void* send, std::span<const int64_t> send_bytes, void* recv,
+                    std::span<const int64_t> recv_bytes) override;
+  float all_reduce_max(float value) override;
   void broadcast(void* data, int64_t bytes, int root) override;
   void send(const void* data, int64_t bytes, int to) override;
   void recv(void* data, int64_t bytes, int from) override;
@@ -182,6 +188,38 @@ void VirtualCommunicator::all_to_all(const void* send, void* recv, int64_t bytes
     copy_bytes(to + peer * bytes, data_of(peer) + rank_ * bytes, bytes);
   }
   meet();
+}
+
+void VirtualCommunicator::all_to_all_v(const void* send, std::span<const int64_t> send_bytes,
+                                       void* recv, std::span<const int64_t> recv_bytes) {
+  struct Sent {
+    const std::byte* data;
+    std::span<const int64_t> bytes;
+  };
+  const Sent mine{static_cast<const std::byte*>(send), send_bytes};
+  begin({.name = "all_to_all_v", .data = &mine});
+  auto* to = static_cast<std::byte*>(recv);
+  for (int peer = 0; peer < size(); ++peer) {
+    const auto& theirs = *reinterpret_cast<const Sent*>(data_of(peer));
+    const int64_t* const blocks = theirs.bytes.data();
+    const int64_t bytes = blocks[rank_];
+    check(bytes == recv_bytes[static_cast<size_t>(peer)],
+          "all_to_all_v: rank %d sends %d bytes to rank %d, which expects %d", peer, bytes, rank_,
+          recv_bytes[static_cast<size_t>(peer)]);
+    copy_bytes(to, theirs.data + std::accumulate(blocks, blocks + rank_, int64_t{0}), bytes);
+    to += bytes;
+  }
+  meet();
+}
+
+float VirtualCommunicator::all_reduce_max(float value) {
+  begin({.name = "all_reduce_max", .data = &value});
+  float largest = -std::numeric_limits<float>::infinity();
+  for (int peer = 0; peer < size(); ++peer) {
+    largest = std::fmax(largest, *reinterpret_cast<const float*>(data_of(peer)));
+  }
+  meet();
+  return largest;
 }
 
 void VirtualCommunicator::broadcast(void* data, int64_t bytes, int root) {

@@ -219,6 +219,9 @@ class CountingCommunicator final : public Communicator {
   void all_gather(const void*, void*, int64_t) override {}
   void reduce_scatter(const void*, void*, int64_t, DType) override {}
   void all_to_all(const void*, void*, int64_t) override {}
+  void all_to_all_v(const void*, std::span<const int64_t>, void*,
+                    std::span<const int64_t>) override {}
+  float all_reduce_max(float value) override { return value; }
   void broadcast(void*, int64_t, int) override {}
   void send(const void*, int64_t, int) override {}
   void recv(void*, int64_t, int) override {}
