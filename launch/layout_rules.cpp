@@ -183,6 +183,10 @@ void check_layout(const Config& config, const ParallelSizes& sizes) {
   check_heads(config.model, sizes.tp);
   check_divides({"model.intermediate_size", config.model.intermediate_size, "tp", sizes.tp,
                  "each rank of tp has an equal part of the MLP"});
+  if (config.model.num_local_experts > 0) {
+    check_divides({"model.intermediate_size_mlp", config.model.intermediate_size_mlp, "tp",
+                   sizes.tp, "each rank of tp has an equal part of the MLP"});
+  }
   check_vocabulary(config.model, sizes.tp);
   check_sequence_parallel(config, sizes.tp);
 }

@@ -83,10 +83,10 @@ class Pipeline {
     }
     graph = parallelize(graph, mesh_);
     passed("parallelize", graph);
-    graph = expand_experts(std::move(graph), mesh_);
-    passed("expand_experts", graph);
     graph = prefetch(std::move(graph));
     passed("prefetch", graph);
+    graph = expand_experts(std::move(graph), mesh_);
+    passed("expand_experts", graph);
     graph = fuse_add(std::move(graph));
     passed("fuse_add", graph);
     graph = bucket_gradients(reorder(std::move(graph)), config_.parallel.bucket_bytes);

@@ -26,7 +26,7 @@ struct RunPlan {
 };
 
 // Called with the graph after each pass: "build", "autodiff", "optimizer", "parallelize",
-// "prefetch", "bucket", "schedule".
+// "prefetch", "expand_experts", "bucket", "schedule" and others between them.
 using GraphObserver =
     std::function<void(std::string_view program, std::string_view pass, const Graph& graph)>;
 

@@ -30,9 +30,9 @@ namespace caravan {
 namespace {
 
 constexpr std::array kTrainingPasses = {"build",     "autodiff",    "merge_loss", "recompute",
-                                        "optimizer", "parallelize", "prefetch",   "fuse_add",
-                                        "bucket",    "schedule"};
-constexpr std::array kEvaluationPasses = {"build",    "parallelize", "prefetch",
+                                        "optimizer", "parallelize", "prefetch",   "expand_experts",
+                                        "fuse_add",  "bucket",      "schedule"};
+constexpr std::array kEvaluationPasses = {"build",    "parallelize", "prefetch", "expand_experts",
                                           "fuse_add", "bucket",      "schedule"};
 constexpr std::array kPrograms = {"update", "accumulate", "evaluate"};
 
@@ -368,7 +368,7 @@ void add_plan_command(CLI::App& app) {
   command
       ->add_option("--dump-graph", request->dump_pass,
                    "print the graph after a pass, nothing else: build, autodiff, optimizer, "
-                   "parallelize, prefetch, bucket, schedule")
+                   "parallelize, prefetch, expand_experts, bucket, schedule")
       ->excludes(svg)
       ->excludes(json);
   command->callback([request] { print_plan(*request, std::cout); });

@@ -71,6 +71,13 @@ TEST(SteadyState, TwoProcesses) {
   }
 }
 
+// Weights that are gathered in every step.
+TEST(SteadyState, ShardedWeights) {
+  for (const auto& use : observe(2, false, "parallel.zero=3 runtime.overlap=true")) {
+    expect_steady(use);
+  }
+}
+
 TEST(SteadyState, WhatAsksForMemoryIsSeen) {
   const nlohmann::json use = observe(0, true, "")[0];
   EXPECT_EQ(use["allocations"].value("own", 0), kSteps);

@@ -66,6 +66,13 @@ TEST_F(Training, OverlapAndBucketsChangeNoBit) {
   EXPECT_EQ(overlapped, train("buckets", zero + " parallel.bucket_bytes=1", 2));
 }
 
+TEST_F(Training, GatheringWeightsAheadChangesNoBit) {
+  const std::string zero = "parallel.zero=3";
+  const std::vector<double> ahead = train("ahead", zero, 2);
+  EXPECT_EQ(ahead, train("in-place", zero + " runtime.overlap=false", 2));
+  EXPECT_EQ(ahead, train("kept-all", zero + " runtime.keep_all=true", 2));
+}
+
 // The same global batch, whoever computes it, in as many micro-batches as it takes.
 TEST_F(Training, AnyNumberOfRanksIsOneProcess) {
   const std::vector<double> alone = train("alone");

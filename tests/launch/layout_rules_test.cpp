@@ -108,6 +108,14 @@ const RuleCase kRules[] = {
     {"{tp: 3}", 3, [](Config& c) { c.model.intermediate_size = 100; },
      "model.intermediate_size 100 is not divisible by parallel.tp 3 (each rank of tp has an equal "
      "part of the MLP); use parallel.tp=2"},
+    {"{tp: 3}", 3,
+     [](Config& c) {
+       give_experts(c, 6);
+       c.model.interleave_moe_layer_step = 2;
+       c.model.intermediate_size_mlp = 200;
+     },
+     "model.intermediate_size_mlp 200 is not divisible by parallel.tp 3 (each rank of tp has an "
+     "equal part of the MLP); use parallel.tp=2"},
     {"{tp: 2}", 2, [](Config& c) { c.model.vocab_size = 301; },
      "the vocabulary of 301 tokens is not divisible by parallel.tp 2 (each rank of tp has an equal "
      "part of it); use model.vocab_size=302, or parallel.tp=1"},

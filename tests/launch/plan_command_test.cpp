@@ -71,6 +71,39 @@ TEST_F(Plan, PrintsEveryPart) {
   EXPECT_EQ(json(), json());
 }
 
+TEST_F(Plan, NamesEveryAxisAndWhatIsSharded) {
+  request_.overrides = {
+      "parallel={dp: 2, tp: 2, zero: 3, sequence_parallel: true, bucket_bytes: 16KiB}"};
+  const std::string all = text();  // of as many ranks as the axes have
+  for (const char* part :
+       {"mesh   dp 2 x tp 2, zero 3, sequence parallel\n",
+        "step   128 tokens = dp 2 x micro_batch_size 2 x sequence_len 16 x accumulation 2\n",
+        "all_gather@dp\n"}) {
+    EXPECT_NE(all.find(part), std::string::npos) << part << "\nin\n" << all;
+  }
+  const nlohmann::json plan = json();
+  EXPECT_EQ(plan["ranks"], 4);
+  EXPECT_EQ(plan["mesh"]["tp"], 2);
+  EXPECT_EQ(plan["sequence_parallel"], true);
+  request_.num_ranks = 3;
+  EXPECT_NE(message().find("parallel.dp 2 x parallel.ep 1 x parallel.tp 2 = 4, but there are 3 "),
+            std::string::npos)
+      << message();
+}
+
+// Of every matrix a half is kept; what is gathered of it counts as weights where it is alive.
+TEST_F(Plan, ShardedWeightsAreHalved) {
+  request_.overrides = {"parallel.zero=3"};
+  request_.num_ranks = 2;
+  const nlohmann::json two = json();
+  const int64_t vectors = 5 * 32;
+  const int64_t matrices = two["parameters"].get<int64_t>() - vectors;
+  EXPECT_EQ(two["memory"]["persistent_bytes"]["weights"], 4 * (matrices / 2 + vectors));
+  const int64_t layer = 4 * (4 * 32 * 32 + 3 * 32 * 64);
+  EXPECT_GT(two["memory"]["peak_bytes"]["weights"], 0);
+  EXPECT_LE(two["memory"]["peak_bytes"]["weights"], 2 * layer);
+}
+
 // Weights and moments by hand: 4 bytes each, 64-byte aligned as all sizes here are.
 TEST_F(Plan, CountsWhatARankHolds) {
   const nlohmann::json one = json();
@@ -105,7 +138,7 @@ TEST_F(Plan, CountsFlops) {
 TEST_F(Plan, IsTightOnTheQuickstart) {
   request_.config_path = CARAVAN_SOURCE_DIR "/configs/quickstart.yaml";
   for (const int ranks : {1, 2, 4, 8}) {
-    for (const int zero : {0, 1, 2}) {
+    for (const int zero : {0, 1, 2, 3}) {
       for (const int accumulation : {1, 4}) {
         request_.num_ranks = ranks;
         request_.overrides = {
@@ -166,7 +199,8 @@ TEST_F(Plan, DumpsOneGraphAndNothingElse) {
   request_.program = "evaluate";
   request_.dump_pass = "autodiff";
   EXPECT_EQ(message(),
-            "no pass of 'evaluate' 'autodiff'; there are build, parallelize, prefetch, fuse_add, "
+            "no pass of 'evaluate' 'autodiff'; there are build, parallelize, prefetch, "
+            "expand_experts, fuse_add, "
             "bucket, schedule");
 }
 

@@ -314,6 +314,18 @@ TEST(Parallelize, ZeroOneIsBitIdenticalWithoutClipping) {
   EXPECT_EQ(plain.persistent, sharded.persistent);
 }
 
+// Nor does it matter where weights are kept.
+TEST(Parallelize, ZeroThreeHasTheBitsOfZeroTwo) {
+  const auto result = [](int zero) {
+    TrainingRun run = run_of({"", {3, 1, 1}, zero, 2});
+    run.optimizer.max_grad_norm = 0;
+    return train(run, batches());
+  };
+  const TrainingResult gathered_after = result(2), gathered_before = result(3);
+  EXPECT_EQ(gathered_after.losses, gathered_before.losses);
+  EXPECT_EQ(gathered_after.persistent, gathered_before.persistent);
+}
+
 TEST(Parallelize, NothingToLearnFromChangesOnlyByDecay) {
   TrainingRun run = run_of({"", {2, 1, 1}, 1, 2});
   run.optimizer.weight_decay = 0;

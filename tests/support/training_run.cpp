@@ -56,10 +56,10 @@ Graph logical_graph(const TrainingRun& run, Kind kind) {
 Graph placed_graph(const TrainingRun& run, Kind kind) {
   Graph graph = parallelize(logical_graph(run, kind), run.mesh);
   verify(graph, "parallelize");
-  graph = expand_experts(std::move(graph), run.mesh);
-  verify(graph, "expand_experts");
   graph = prefetch(std::move(graph));
   verify(graph, "prefetch");
+  graph = expand_experts(std::move(graph), run.mesh);
+  verify(graph, "expand_experts");
   graph = fuse_add(std::move(graph));
   verify(graph, "fuse_add");
   graph = bucket_gradients(reorder(std::move(graph)), run.bucket_bytes);
