@@ -34,8 +34,11 @@ std::vector<Product> products_of(const Graph& graph, const Node& node) {
     const int64_t inner = dim(0, matmul->transpose_a ? 0 : 1);
     return {{out[0], out[1], inner, matmul->transpose_a, matmul->transpose_b}};
   }
-  const bool is_loss_grad = std::holds_alternative<LinearCrossEntropyGrad>(node.op);
-  if (!is_loss_grad && !std::holds_alternative<LinearCrossEntropy>(node.op)) return {};
+  const bool is_loss_grad = std::holds_alternative<LinearCrossEntropyGrad>(node.op) ||
+                            std::holds_alternative<CrossEntropyPartGrad>(node.op);
+  const bool is_loss = std::holds_alternative<LinearCrossEntropy>(node.op) ||
+                       std::holds_alternative<CrossEntropyPart>(node.op);
+  if (!is_loss_grad && !is_loss) return {};
   const int64_t tokens = dim(0, 0), width = dim(0, 1), vocabulary = dim(1, 0);
   std::vector<Product> products = {{tokens, vocabulary, width, 0, 1}};
   if (is_loss_grad) {

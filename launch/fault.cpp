@@ -39,8 +39,11 @@ void write_nan(Backend& backend, const TensorView& output) {
 
 // Which kinds wait for a certain op; the others take the first of the step.
 bool happens_after(Kind kind, const Node& node) {
-  const bool is_gradient = std::holds_alternative<LinearCrossEntropyGrad>(node.op);
-  if (kind == Kind::nan) return is_gradient || std::holds_alternative<LinearCrossEntropy>(node.op);
+  const bool is_whole = std::holds_alternative<LinearCrossEntropyGrad>(node.op);
+  const bool is_gradient = is_whole || std::holds_alternative<CrossEntropyPartGrad>(node.op);
+  const bool is_loss = is_whole || std::holds_alternative<LinearCrossEntropy>(node.op) ||
+                       std::holds_alternative<CrossEntropyPart>(node.op);
+  if (kind == Kind::nan) return is_loss;
   return kind != Kind::nan_gradient || is_gradient;
 }
 
@@ -59,7 +62,7 @@ void fail(const FaultRequest& request, Backend& backend, std::span<const TensorV
     case Kind::nan:
       return write_nan(backend, outputs[0]);
     case Kind::nan_gradient:
-      return write_nan(backend, outputs[2]);
+      return write_nan(backend, outputs[outputs.size() - 2]);  // dx, before dweight
   }
 }
 

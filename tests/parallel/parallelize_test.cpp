@@ -251,6 +251,41 @@ TEST(Parallelize, NothingGatheredLivesFromForwardToBackward) {
   EXPECT_EQ(num_gathers, 15);
 }
 
+// Routers see the tokens of their rank, experts all of the tp group: slots are of whole sequences,
+// as the balance loss is.
+TEST(Parallelize, ExpertsAndBalanceLossTakeWholeSequences) {
+  for (const std::array<int, kNumAxes>& mesh : {std::array{1, 1, 2}, std::array{2, 1, 2}}) {
+    TrainingRun run = run_of({"", mesh, 1, 1, true});
+    run.model.num_local_experts = 4;
+    run.model.num_experts_per_tok = 2;
+    run.options.aux_loss_coef = 0.01f;
+    run.options.slots = {.sequence_len = 16, .per_sequence = 8};
+    run.sequence_len = 16;  // a rank of tp has half of a sequence
+    run.num_sequences = mesh[0] * mesh[1];
+    const Graph graph = parallelize(logical_update_graph(run), run.mesh);
+    verify(graph, "parallelize");
+    const auto along_tp = [&](ValueId id) { return graph.value(id).placement[Axis::tp]; };
+    int num_found = 0;
+    for (const Node& node : graph.nodes) {
+      if (std::holds_alternative<Route>(node.op)) {
+        ++num_found;
+        EXPECT_EQ(along_tp(node.inputs[0]), shard(0));
+        EXPECT_EQ(along_tp(node.outputs[2]), kPartial);
+      }
+      if (std::holds_alternative<RouteGrad>(node.op)) {
+        ++num_found;
+        EXPECT_EQ(along_tp(node.outputs[0]), kReplicate);
+      }
+      if (std::holds_alternative<Experts>(node.op)) {
+        ++num_found;
+        EXPECT_EQ(along_tp(node.inputs[0]), kReplicate);
+        EXPECT_EQ(along_tp(node.outputs[0]), kPartial);
+      }
+    }
+    EXPECT_EQ(num_found, 3 * run.model.num_hidden_layers);
+  }
+}
+
 // Tensors so small that some ranks hold nothing of them.
 TEST(Parallelize, RanksMayHoldNothing) {
   const auto run_on = [](int num_ranks) {
@@ -348,10 +383,10 @@ void expect_words(const std::string& message, std::initializer_list<const char*>
 }
 
 TEST(Parallelize, NamesTheTensorThatDoesNotDivide) {
-  expect_words(message_for(run_of({"", {1, 1, 3}})), {"num_attention_heads = 4", "tp = 3"});
+  expect_words(message_for(run_of({"", {1, 1, 3}})), {"embed_tokens.weight", "[50,32]", "tp = 3"});
   TrainingRun odd_vocabulary = run_of({"", {1, 1, 2}});
   odd_vocabulary.model.vocab_size = 51;
-  expect_words(message_for(odd_vocabulary), {"vocab_size = 51", "tp = 2"});
+  expect_words(message_for(odd_vocabulary), {"embed_tokens.weight", "[51,32]", "tp = 2"});
   TrainingRun odd_tokens = run_of({"", {1, 1, 2}, 0, 1, true});
   odd_tokens.num_sequences = odd_tokens.sequence_len = 5;
   expect_words(message_for(odd_tokens), {"25 tokens", "tp = 2", "sequence parallelism"});

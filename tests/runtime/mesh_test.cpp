@@ -87,6 +87,24 @@ void expect_tiles(const Shape& global, const Placement& placement, const Mesh& m
   }
 }
 
+// Tokens: dp takes halves, tp takes parts of a half.
+TEST(LocalBox, TpSplitsLastWhereThePlacementSaysSo) {
+  Placement both = sharded({{Axis::dp, 0}, {Axis::ep, 0}, {Axis::tp, 0}});
+  both.tp_is_last = true;
+  const auto offset = [&](int dp, int ep, int tp) {
+    return local_box({16}, both, Mesh{{2, 2, 2}, (dp * 2 + ep) * 2 + tp}).offset[0];
+  };
+  EXPECT_EQ(offset(0, 0, 1), 2);
+  EXPECT_EQ(offset(1, 0, 0), 4);
+  EXPECT_EQ(offset(0, 1, 0), 8);
+  EXPECT_EQ(offset(1, 1, 1), 14);
+  expect_tiles({16, 3}, both, Mesh{{2, 2, 2}});
+  EXPECT_EQ(to_string(both), "S(0)@dp S(0)@ep S(0)@tp(last)");
+  EXPECT_TRUE(both.is_nested());
+  EXPECT_FALSE(sharded({{Axis::dp, 0}, {Axis::tp, 1}}).is_nested());
+  EXPECT_FALSE(sharded({{Axis::dp, 0}}).is_nested());
+}
+
 TEST(LocalBox, BoxesOfAllRanksTileTheTensor) {
   for (const Shape& global : {Shape{8, 12}, Shape{7, 5}, Shape{1, 9}, Shape{13, 2}}) {
     for (const Mesh& mesh : {Mesh{{3, 1, 1}}, Mesh{{2, 1, 2}}, Mesh{{2, 2, 3}}, Mesh{{4, 1, 2}}}) {

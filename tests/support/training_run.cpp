@@ -169,7 +169,8 @@ HostTensors evaluate(const TrainingRun& run, const TokenBatch& batch) {
   const BatchInputs inputs = declare_batch(b, run.num_sequences, run.sequence_len);
   const LossSums loss = model_loss(b, with_derived_sizes(run.model), inputs, options_of(run));
   graph.outputs = {{"loss_sum", loss.loss_sum}, {"num_valid", loss.num_valid}};
-  graph = reorder(fuse_add(parallelize(graph, run.mesh)));
+  graph = expand_experts(parallelize(graph, run.mesh), run.mesh);
+  graph = reorder(fuse_add(std::move(graph)));
   verify(graph, "evaluate");
   const HostTensors parameters = initial_parameters(graph, run.model.initializer_range);
   return run_on_ranks({{"evaluate", graph}}, run.mesh, run.runner, [&](ProgramRunner& runner) {
