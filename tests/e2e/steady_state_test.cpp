@@ -78,6 +78,13 @@ TEST(SteadyState, ShardedWeights) {
   }
 }
 
+// Passes that repeat, rows that travel, and what routers did in every line of metrics.jsonl.
+TEST(SteadyState, Experts) {
+  const std::string experts =
+      "model.num_local_experts=4 model.num_experts_per_tok=2 moe.slots=0.6 parallel.ep=2";
+  for (const auto& use : observe(2, false, experts)) expect_steady(use);
+}
+
 TEST(SteadyState, WhatAsksForMemoryIsSeen) {
   const nlohmann::json use = observe(0, true, "")[0];
   EXPECT_EQ(use["allocations"].value("own", 0), kSteps);
