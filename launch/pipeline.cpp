@@ -77,7 +77,8 @@ class Pipeline {
       passed("merge_loss", graph);
       if (config_.runtime.recompute == Recompute::automatic) graph = recompute(std::move(graph));
       passed("recompute", graph);
-      append_optimizer(graph, kind, {backward.gradients, loss.loss_sum, loss.num_valid, loss.routers});
+      append_optimizer(graph, kind,
+                       {backward.gradients, loss.loss_sum, loss.num_valid, loss.routers});
       graph = prune(std::move(graph));
       passed("optimizer", graph);
     }

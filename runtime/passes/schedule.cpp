@@ -1,8 +1,7 @@
 #include "runtime/passes/schedule.h"
 
 #include <algorithm>
-#include <functional>
-#include <queue>
+#include <set>
 
 #include "runtime/error.h"
 #include "runtime/storage.h"
@@ -109,34 +108,120 @@ bool runs_early(const Graph& graph, const Node& node) {
   return is_collective(node.op) && !reads_only_persistent(graph, node);
 }
 
+// What is on its way on the communication stream while an order is made.
+class InFlight {
+ public:
+  explicit InFlight(const Graph& graph)
+      : graph_(graph), storage_(find_storage(graph)), sent_(graph.values.size(), 0) {}
+
+  void add(const Node& node) {
+    if (is_collective(node.op)) {
+      ++num_sent_;
+      for (const ValueId root : written_roots(node, storage_)) sent_[index(root)] = num_sent_;
+    } else {
+      num_done_ = std::max(num_done_, needs(node));
+    }
+  }
+
+  bool is_waited_for_by(const Node& node) const {
+    return !is_collective(node.op) && needs(node) > num_done_;
+  }
+
+ private:
+  // The last communication whose result the node reads.
+  int needs(const Node& node) const {
+    int last = 0;
+    for (const ValueId id : reads(graph_, node)) {
+      last = std::max(last, sent_[index(storage_[index(id)].root)]);
+    }
+    return last;
+  }
+
+  const Graph& graph_;
+  std::vector<Storage> storage_;
+  std::vector<int> sent_;  // by root: the number of the communication that wrote it last
+  int num_sent_ = 0;
+  int num_done_ = 0;
+};
+
+// By node: nodes of one layer that follow one another, forward or backward; -1 outside the layers.
+std::vector<int> layer_runs(const Graph& graph) {
+  std::vector<int> runs(graph.nodes.size(), -1);
+  for (size_t i = 0; i < runs.size(); ++i) {
+    if (graph.nodes[i].layer < 0) continue;
+    const bool goes_on = i > 0 && graph.nodes[i - 1].layer == graph.nodes[i].layer;
+    runs[i] = goes_on ? runs[i - 1] : static_cast<int>(i);
+  }
+  return runs;
+}
+
+// Takes units when all before them are taken.
+class Order {
+ public:
+  explicit Order(const Graph& graph)
+      : graph_(graph),
+        dependencies_(graph),
+        missing_(dependencies_.num_before()),
+        members_(missing_.size()),
+        layer_runs_(layer_runs(graph)),
+        in_flight_(graph) {
+    for (size_t i = 0; i < missing_.size(); ++i) members_[dependencies_.units()[i]].push_back(i);
+    for (size_t i = 0; i < missing_.size(); ++i) {
+      if (!members_[i].empty() && missing_[i] == 0) make_ready(i);
+    }
+  }
+
+  std::vector<Node> take_all() {
+    while (!early_.empty() || !ready_.empty()) {
+      std::set<size_t>& from = early_.empty() ? ready_ : early_;
+      const size_t next = early_.empty() ? choose() : *early_.begin();
+      from.erase(next);
+      take(next);
+    }
+    return std::move(ordered_);
+  }
+
+ private:
+  void make_ready(size_t unit) {
+    (runs_early(graph_, graph_.nodes[unit]) ? early_ : ready_).insert(unit);
+  }
+
+  // The first, unless it would wait for communication while another of its layer need not.
+  size_t choose() const {
+    const size_t first = *ready_.begin();
+    if (!in_flight_.is_waited_for_by(graph_.nodes[first]) || layer_runs_[first] < 0) return first;
+    for (const size_t other : ready_) {
+      if (layer_runs_[other] != layer_runs_[first]) break;
+      if (!in_flight_.is_waited_for_by(graph_.nodes[other])) return other;
+    }
+    return first;
+  }
+
+  void take(size_t unit) {
+    for (const size_t successor : dependencies_.successors(unit)) {
+      if (--missing_[successor] == 0) make_ready(successor);
+    }
+    for (const size_t member : members_[unit]) {
+      ordered_.push_back(graph_.nodes[member]);
+      in_flight_.add(ordered_.back());
+      if (is_collective(ordered_.back().op)) ordered_.back().stream = Stream::communication;
+    }
+  }
+
+  const Graph& graph_;
+  Dependencies dependencies_;
+  std::vector<int> missing_;                  // by unit: units that must come before it
+  std::vector<std::vector<size_t>> members_;  // by unit
+  std::vector<int> layer_runs_;
+  InFlight in_flight_;
+  std::set<size_t> early_, ready_;
+  std::vector<Node> ordered_;
+};
+
 }  // namespace
 
 Graph reorder(Graph graph) {
-  const Dependencies dependencies(graph);
-  std::vector<int> missing = dependencies.num_before();
-  using MinHeap = std::priority_queue<size_t, std::vector<size_t>, std::greater<>>;
-  MinHeap early, ready;
-  const auto make_ready = [&](size_t i) {
-    (runs_early(graph, graph.nodes[i]) ? early : ready).push(i);
-  };
-  std::vector<std::vector<size_t>> members(missing.size());  // by unit
-  for (size_t i = 0; i < missing.size(); ++i) members[dependencies.units()[i]].push_back(i);
-  for (size_t i = 0; i < missing.size(); ++i) {
-    if (!members[i].empty() && missing[i] == 0) make_ready(i);
-  }
-  std::vector<Node> ordered;
-  while (!early.empty() || !ready.empty()) {
-    MinHeap& heap = early.empty() ? ready : early;
-    const size_t next = heap.top();
-    heap.pop();
-    for (const size_t successor : dependencies.successors(next)) {
-      if (--missing[successor] == 0) make_ready(successor);
-    }
-    for (const size_t member : members[next]) {
-      ordered.push_back(graph.nodes[member]);
-      if (is_collective(ordered.back().op)) ordered.back().stream = Stream::communication;
-    }
-  }
+  std::vector<Node> ordered = Order(graph).take_all();
   check(ordered.size() == graph.nodes.size(), "the graph has a cycle through %d nodes",
         graph.nodes.size() - ordered.size());
   graph.nodes = std::move(ordered);
