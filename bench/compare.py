@@ -10,11 +10,12 @@ import pathlib
 import sys
 
 import aims
+import moe
 import scaling
 import speed
 from report import ROOT, machine_line, output_of, warn_if_busy, write_section
 
-PARTS = ("speed", "pools", "scaling")
+PARTS = ("speed", "moe", "pools", "scaling")
 
 
 def positive(text):
@@ -70,6 +71,10 @@ def main():
         for measured in all_measured:
             write_section(arguments.results, speed.case_title(measured),
                           speed.case_section(measured, ceilings, machine))
+    if "moe" in arguments.parts:
+        results = moe.measure(arguments.python, arguments.threads, arguments.rounds,
+                              arguments.quick)
+        write_section(arguments.results, "## Mixture of experts", moe.section(results, machine))
     if pools:
         write_section(arguments.results, "## One arena against separate pools",
                       aims.pools_section(pools, machine))

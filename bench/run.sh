@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Measures speed and memory against PyTorch, oneDNN, the machine's ceilings and separate pools, and
+# Measures speed and memory against PyTorch, transformers, oneDNN, the machine's ceilings and separate pools, and
 # over sizes; writes sections of bench/RESULTS.md and bench/scaling.svg. About half an hour.
 # Builds Caravan, and makes a Python environment with PyTorch in build/bench-venv, if missing.
-#   PEER_PYTHON=PATH   use that interpreter (it must have torch) instead of making an environment
-#   Arguments go to compare.py: --quick, --rounds N, --threads N, --parts speed pools scaling, ...
+#   PEER_PYTHON=PATH   use that interpreter (it must have torch, and transformers for moe) instead of making an environment
+#   Arguments go to compare.py: --quick, --rounds N, --threads N, --parts speed moe pools scaling, ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
@@ -25,13 +25,13 @@ make_environment() {
     echo "python3 -m venv failed: install it with 'sudo apt-get install python3-venv'" >&2
     exit 1
   }
-  "$environment/bin/pip" install --quiet torch numpy
+  "$environment/bin/pip" install --quiet torch numpy transformers
   touch "$environment/complete"
 }
 
 build_caravan() {
   [ -e build/build.ninja ] || cmake --preset release
-  cmake --build build --target bench_step bench_pools bench_ceilings
+  cmake --build build --target caravan bench_step bench_pools bench_ceilings
   cmake --build build --target bench_onednn ||
     fail "is oneDNN, the yardstick of products, missing? apt-get install libdnnl-dev && cmake build"
 }

@@ -57,14 +57,19 @@ class Size:
     sequence_len: int
 
 
-def run_json(command, label, environment=None):
-    """The JSON value on the last line of what the command prints."""
+def run_command(command, label, environment=None):
+    """What the command prints."""
     print(f"  {label} ...", end="", file=sys.stderr, flush=True)
     whole = {**os.environ, **(environment or {})}
     done = subprocess.run(command, env=whole, text=True, capture_output=True, cwd=ROOT)
     if done.returncode != 0:
         sys.exit(f"\n{' '.join(command)}: exit code {done.returncode}\n{done.stderr.strip()}")
-    result = json.loads(done.stdout.strip().splitlines()[-1])
+    return done.stdout
+
+
+def run_json(command, label, environment=None):
+    """The JSON value on the last line of what the command prints."""
+    result = json.loads(run_command(command, label, environment).strip().splitlines()[-1])
     speed = f" {result['tok_s']:,.0f} tokens/s" if "tok_s" in result else " done"
     print(speed, file=sys.stderr)
     return result

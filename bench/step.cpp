@@ -1,5 +1,6 @@
 // Times training steps on synthetic tokens: no data files, no checkpoints, no log.
-//   bench_step [warmup=2] [steps=7] CONFIG [key=value ...]       also under mpirun
+//   bench_step [warmup=2] [steps=7] [balanced=0] CONFIG [key=value ...]       also under mpirun
+// balanced=1: routers deal tokens out to experts in turn, whatever their logits say.
 // Prints one JSON line on rank 0: tokens/s, the median step, time by kind of node (of the same
 // steps; under MPI a collective counts where it is waited for), bytes planned and held.
 #include <chrono>
@@ -36,12 +37,28 @@ void fill_batch(Executor& executor, int64_t vocab_size, int64_t sequence_len, ui
   }
 }
 
+void deal_out(const Node& node, std::span<const TensorView> outputs, int64_t num_experts) {
+  if (!std::holds_alternative<Route>(node.op)) return;
+  const TensorView& experts = outputs[1];
+  for (int64_t i = 0; i < experts.size(); ++i) {
+    experts.as<int32_t>()[i] = static_cast<int32_t>(i % num_experts);
+  }
+}
+
+SessionOptions session_options(const Config& config, bool is_balanced) {
+  SessionOptions options;
+  if (!is_balanced) return options;
+  options.after_node = [experts = config.model.num_local_experts](
+                           Backend&, const Node& node, std::span<const TensorView> outputs) {
+    deal_out(node, outputs, experts);
+  };
+  return options;
+}
+
 class StepBench {
  public:
-  StepBench(const Config& config, MpiSession& mpi)
-      : session_(config, mpi, {.on_node = [this](const Node& node, double seconds) {
-                   if (profile_) profile_->add(node, seconds);
-                 }}) {
+  StepBench(const Config& config, MpiSession& mpi, SessionOptions options)
+      : session_(config, mpi, with_profile(std::move(options))) {
     initialize_parameters(session_.plan(), session_.mesh(), session_.arena(),
                           static_cast<uint64_t>(config.train.seed), session_.num_threads(),
                           session_.progress());
@@ -73,6 +90,13 @@ class StepBench {
   }
 
  private:
+  SessionOptions with_profile(SessionOptions options) {
+    options.on_node = [this](const Node& node, double seconds) {
+      if (profile_) profile_->add(node, seconds);
+    };
+    return options;
+  }
+
   void step() {
     const int64_t micro_steps = session_.plan().accumulation_steps;
     for (int64_t micro = 0; micro < micro_steps; ++micro) {
@@ -97,12 +121,14 @@ class StepBench {
 void time_steps(std::vector<std::string> arguments) {
   const int num_warmup_steps = take_option(arguments, "warmup", 2);
   const int num_timed_steps = take_option(arguments, "steps", 7);
+  const bool is_balanced = take_option(arguments, "balanced", 0) != 0;
   if (arguments.empty() || num_timed_steps == 0) {
-    throw config_error("usage: bench_step [warmup=2] [steps=7] CONFIG [key=value ...]");
+    throw config_error("usage: bench_step [warmup=2] [steps=7] [balanced=0] CONFIG [key=value ...]");
   }
   MpiSession mpi;
   {
-    StepBench bench(load_bench_config(arguments), mpi);
+    const Config config = load_bench_config(arguments);
+    StepBench bench(config, mpi, session_options(config, is_balanced));
     const nlohmann::json result = bench.run(num_warmup_steps, num_timed_steps);
     if (mpi.world().rank() == 0) std::cout << result << std::endl;
   }

@@ -305,7 +305,7 @@ std::vector<CollectiveSummary> summarize_collectives(const Graph& graph) {
     auto at = std::ranges::find(summary, label, &CollectiveSummary::name);
     if (at == summary.end()) at = summary.insert(at, {.name = label});
     ++at->calls;
-    for (size_t i = 0; i < node.inputs.size(); ++i) {
+    for (size_t i = 0; i < node.outputs.size(); ++i) {  // other inputs are counts
       const Value& from = graph.value(node.inputs[i]);
       const Value& to = graph.value(node.outputs[i]);
       ++at->tensors;

@@ -124,7 +124,8 @@ struct Slots {
   // pass goes through the same rows in further passes, and nothing is lost.
   bool drops = false;
 };
-// Scores are sigmoids of the logits of the picked experts. The bias only takes part in picking.
+// Scores are sigmoids of the logits of the picked experts. With a bias the largest score + bias are
+// picked; it has no other part in what comes out.
 // The gradient adds two terms that are no part of the loss that is shown: the balance loss of each
 // sequence, and the square of log-sum-exp (z-loss), each of them times its number of tokens.
 struct Route {  // logits (T,E) [, bias (E)] -> scores (T,k), experts (T,k) i32, load (E) f32 counts

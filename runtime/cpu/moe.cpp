@@ -23,7 +23,8 @@ int64_t num_groups(const KernelArgs& args) {
 
 namespace {
 
-// The k largest logit + bias of a token, the largest first, of equal ones the first expert.
+// The k largest of a token, the largest first, of equal ones the first expert: logits, or scores
+// plus bias.
 void pick(const float* logits, const float* bias, int64_t num_experts, std::span<int32_t> picked) {
   for (size_t j = 0; j < picked.size(); ++j) {
     int32_t best = -1;
@@ -31,7 +32,7 @@ void pick(const float* logits, const float* bias, int64_t num_experts, std::span
     for (int32_t e = 0; e < num_experts; ++e) {
       if (std::ranges::find(picked.first(j), e) != picked.begin() + static_cast<int64_t>(j))
         continue;
-      const float value = logits[e] + (bias == nullptr ? 0.0f : bias[e]);
+      const float value = bias == nullptr ? logits[e] : sigmoid(logits[e]) + bias[e];
       if (best >= 0 && !(value > best_value)) continue;
       best = e;
       best_value = value;

@@ -40,8 +40,9 @@ void run(const Route& op, const KernelArgs& args) {
     std::vector<int32_t> by_value;
     for (int32_t e = 0; e < num_experts; ++e) by_value.push_back(e);
     std::stable_sort(by_value.begin(), by_value.end(), [&](int32_t a, int32_t b) {
-      const auto value = [&](int32_t e) {
-        return row[e] + (args.inputs.size() > 1 ? args.inputs[1].as<float>()[e] : 0.0f);
+      const auto value = [&](int32_t e) -> float {
+        if (args.inputs.size() == 1) return row[e];
+        return rounded(sigmoid(row[e])) + args.inputs[1].as<float>()[e];
       };
       return value(a) > value(b);
     });

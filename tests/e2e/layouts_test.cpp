@@ -15,6 +15,7 @@ struct Layout {
   std::string name;
   int num_ranks = 0;            // 0: without mpirun
   std::string parallel = "{}";  // the section of the configuration
+  bool has_experts = false;     // instead of MLPs
 };
 void PrintTo(const Layout& layout, std::ostream* out) { *out << layout.name; }
 
@@ -34,9 +35,18 @@ const Layout kDp2Tp2Zero2 = {"dp2_tp2_zero2_sequence", 4,
 const Layout kDp2Tp2Zero3 = {"dp2_tp2_zero3_sequence", 4,
                              "{tp: 2, zero: 3, sequence_parallel: true}"};
 
+const Layout kExperts = {"experts", 0, "{}", true};
+const Layout kEp2 = {"experts_ep2", 2, "{ep: 2, zero: 1}", true};
+const Layout kEp4 = {"experts_ep4", 4, "{dp: 1, ep: auto}", true};
+const Layout kDp2Ep2 = {"experts_dp2_ep2_zero3", 4, "{ep: 2, zero: 3}", true};
+const Layout kDp4Experts = {"experts_dp4_zero3", 4, "{zero: 3}", true};
+const Layout kTp2Ep2 = {"experts_tp2_ep2_sequence", 4, "{ep: 2, tp: 2, sequence_parallel: true}",
+                        true};
+
 std::vector<Layout> layouts() {
   return {kDp2, kDp2Zero3,    kDp4Zero3,    kDp3Zero3,    kTp2,
-          kTp4, kTp2Sequence, kDp2Tp2Zero1, kDp2Tp2Zero2, kDp2Tp2Zero3};
+          kTp4, kTp2Sequence, kDp2Tp2Zero1, kDp2Tp2Zero2, kDp2Tp2Zero3,
+          kEp2, kEp4,         kDp2Ep2,      kDp4Experts,  kTp2Ep2};
 }
 
 struct Change {
@@ -54,7 +64,11 @@ std::vector<Change> changes() {
           {kTp2, kDp4Zero3},
           {kDp4Zero3, kDp2Tp2Zero3},
           {kDp2Tp2Zero3, kTp2Sequence},
-          {kTp4, kDp3Zero3}};
+          {kTp4, kDp3Zero3},
+          {kExperts, kDp2Ep2},
+          {kDp2Ep2, kTp2Ep2},
+          {kTp2Ep2, kEp4},
+          {kEp4, kDp4Experts}};
 }
 
 std::string name_of(const Change& change) { return change.from.name + "_to_" + change.to.name; }
@@ -64,12 +78,18 @@ class Layouts : public testing::Test {
  protected:
   std::string run(const Layout& layout, const std::string& name, int steps,
                   const std::string& more = "") {
-    const std::string options =
-        "'parallel=" + layout.parallel + "' train.max_steps=" + std::to_string(steps) + " " + more;
+    // With few slots, so that most rows of experts go through in a second pass.
+    const std::string experts =
+        " model.num_local_experts=4 model.num_experts_per_tok=2 moe.slots=0.6";
+    const std::string options = "'parallel=" + layout.parallel +
+                                "' train.max_steps=" + std::to_string(steps) +
+                                (layout.has_experts ? experts : "") + " " + more;
     const ProcessResult result = bench_.train(name, options, layout.num_ranks);
     EXPECT_EQ(result.exit_code, 0) << result.output;
     return result.output;
   }
+
+  static const Layout& alone(bool has_experts) { return has_experts ? kExperts : kOneProcess; }
 
   std::string checkpoint(const std::string& name, int step) const {
     return bench_.path(name) + "/checkpoints/" + step_folder_name(step);
@@ -90,7 +110,7 @@ class EachLayout : public Layouts, public testing::WithParamInterface<Layout> {}
 
 TEST_P(EachLayout, HasTheLossesOfOneProcess) {
   const std::string batch = "train.global_batch_size=24";
-  run(kOneProcess, "alone", kSteps, batch);
+  run(alone(GetParam().has_experts), "alone", kSteps, batch);
   run(GetParam(), "together", kSteps, batch);
   const std::vector<double> alone = bench_.losses("alone");
   ASSERT_EQ(alone.size(), size_t{kSteps});
@@ -107,7 +127,7 @@ class EachChange : public Layouts, public testing::WithParamInterface<Change> {}
 TEST_P(EachChange, GoesOnWithTheSameTensors) {
   constexpr int kSaved = 3, kEnd = 6;
   const std::string batch = "train.global_batch_size=24 ";
-  run(kOneProcess, "alone", kEnd, batch);
+  run(alone(GetParam().to.has_experts), "alone", kEnd, batch);
   run(GetParam().from, "before", kSaved, batch);
   const std::string saved = checkpoint("before", kSaved);
   const std::string from = batch + "checkpoint.resume_from_checkpoint=" + saved;

@@ -91,6 +91,18 @@ TEST_F(Plan, NamesEveryAxisAndWhatIsSharded) {
       << message();
 }
 
+TEST_F(Plan, ShowsWhatExpertsExchange) {
+  request_.config_path = CARAVAN_SOURCE_DIR "/configs/llama4-tiny.yaml";
+  for (const char* parallel :
+       {"parallel={dp: 2, ep: 2, zero: 3}", "parallel={dp: 1, tp: 2, ep: 2}"}) {
+    request_.overrides = {"model.vocab_size=4096", "train.micro_batch_size=2", parallel};
+    const std::string all = text();
+    for (const char* part : {"exchange_rows@ep\n", "return_rows@ep\n"}) {
+      EXPECT_NE(all.find(part), std::string::npos) << parallel << "\n" << all;
+    }
+  }
+}
+
 // Of every matrix a half is kept; what is gathered of it counts as weights where it is alive.
 TEST_F(Plan, ShardedWeightsAreHalved) {
   request_.overrides = {"parallel.zero=3"};
