@@ -51,7 +51,8 @@ class Builder {
   Val input(const std::string& name, const Shape& shape, DType dtype,
             const Placement& placement = {});
   // Asks for a value that is made here to lie sharded along the axes that `placement` shards; its
-  // readers take it from there. (Gradients under ZeRO.)
+  // readers take it from there. (Gradients under ZeRO, tokens
+  // under sequence parallelism.)
   void place(Val value, const Placement& placement) { graph_.value(value).placement = placement; }
   void output(const std::string& name, Val value) { graph_.outputs.emplace_back(name, value); }
   void update(Val persistent, Val becomes) { graph_.updates.emplace_back(persistent, becomes); }

@@ -81,6 +81,24 @@ TEST(Fault, NanOfAGradient) {
   EXPECT_TRUE(std::isnan(steps.value));
 }
 
+// Where ranks share the vocabulary, in what the others of them hear of.
+TEST(Fault, NanOfALossThatIsShared) {
+  Steps steps;
+  steps.progress.begin_step(1);
+  const auto nan = make_fault({.kind = Kind::nan, .step = 1, .rank = 0}, steps.progress);
+  steps.run(nan, MergeCrossEntropy{});
+  EXPECT_EQ(steps.value, 1);
+  steps.run(nan, CrossEntropyPart{});
+  EXPECT_TRUE(std::isnan(steps.value));
+  steps.value = 1;
+  const auto gradient =
+      make_fault({.kind = Kind::nan_gradient, .step = 1, .rank = 0}, steps.progress);
+  steps.run(gradient, CrossEntropyPart{});
+  EXPECT_EQ(steps.value, 1);
+  steps.run(gradient, CrossEntropyPartGrad{});
+  EXPECT_TRUE(std::isnan(steps.value));
+}
+
 TEST(Fault, AnErrorIsThrown) {
   Steps steps;
   const auto fault = make_fault({.kind = Kind::error, .step = 1, .rank = 0}, steps.progress);
