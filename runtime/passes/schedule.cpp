@@ -186,15 +186,21 @@ class Order {
     (runs_early(graph_, graph_.nodes[unit]) ? early_ : ready_).insert(unit);
   }
 
-  // The first, unless it would wait for communication while another of its layer need not.
+  // The first, unless it would wait for communication while another of its layer need not. What
+  // backward makes again is made as late as it can be.
   size_t choose() const {
     const size_t first = *ready_.begin();
     if (!in_flight_.is_waited_for_by(graph_.nodes[first]) || layer_runs_[first] < 0) return first;
     for (const size_t other : ready_) {
       if (layer_runs_[other] != layer_runs_[first]) break;
-      if (!in_flight_.is_waited_for_by(graph_.nodes[other])) return other;
+      const bool alike = kind_of_results(other) == kind_of_results(first);
+      if (alike && !in_flight_.is_waited_for_by(graph_.nodes[other])) return other;
     }
     return first;
+  }
+
+  ValueKind kind_of_results(size_t node) const {
+    return graph_.value(graph_.nodes[node].outputs[0]).kind;
   }
 
   void take(size_t unit) {
