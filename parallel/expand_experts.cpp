@@ -45,6 +45,12 @@ class Expansion {
     ValueId counts;  // how many from each rank for each expert
     ValueId sent;    // how many this rank sent, by expert
   };
+  // What a pass computes on the way in.
+  struct Projected {
+    Rows rows;
+    ValueId gate;  // (S,F)
+    ValueId up;    // (S,F)
+  };
   struct Weights {
     ValueId gate, up, down;
   };
@@ -67,10 +73,10 @@ class Expansion {
   Rows dispatch(ValueId x, bool weighted, ValueId pass, std::optional<Rows> to = {});
   ValueId send_back(ValueId rows, const Rows& dispatched);
   void assign();
-  ValueId combine(ValueId gate_rows, ValueId up_rows, const Rows& rows, ValueId pass,
-                  ValueId addend, ValueId out);
-  Gradients gradients(const Rows& rows, ValueId gate_rows, ValueId up_rows, ValueId pass,
-                      const std::optional<Gradients>& addends, const Gradients& to);
+  Projected project(ValueId pass, std::optional<Projected> to = {});
+  ValueId combine(const Projected& in, ValueId pass, ValueId addend, ValueId out);
+  void gradients(const Projected& in, ValueId pass, const std::optional<Gradients>& addends,
+                 const Gradients& to);
 
   int64_t num_tokens() const { return graph_.value(x_).shape[0]; }
   int64_t top_k() const { return graph_.value(scores_).shape[1]; }
@@ -141,12 +147,20 @@ ValueId Expansion::send_back(ValueId rows, const Rows& dispatched) {
   return one(ReturnRows{*axis_}, {rows, dispatched.sent, dispatched.counts});
 }
 
-ValueId Expansion::combine(ValueId gate_rows, ValueId up_rows, const Rows& rows, ValueId pass,
-                           ValueId addend, ValueId out) {
-  const ValueId hidden = one(SwiGlu{}, {gate_rows, up_rows});
-  const ValueId y = one(GroupedMatMul{}, {hidden, weights_.down, rows.counts});
+Expansion::Projected Expansion::project(ValueId pass, std::optional<Projected> to) {
+  const Rows rows = dispatch(x_, true, pass, to ? std::optional(to->rows) : std::nullopt);
+  const auto through = [&](ValueId weight, ValueId output) {
+    return one(GroupedMatMul{}, {rows.rows, weight, rows.counts}, output);
+  };
+  return {rows, through(weights_.gate, to ? to->gate : ValueId::none),
+          through(weights_.up, to ? to->up : ValueId::none)};
+}
+
+ValueId Expansion::combine(const Projected& in, ValueId pass, ValueId addend, ValueId out) {
+  const ValueId hidden = one(SwiGlu{}, {in.gate, in.up});
+  const ValueId y = one(GroupedMatMul{}, {hidden, weights_.down, in.rows.counts});
   Combine op{top_k(), axis_};
-  std::vector<ValueId> inputs = {send_back(y, rows), order_, ends_, pass};
+  std::vector<ValueId> inputs = {send_back(y, in.rows), order_, ends_, pass};
   if (addend != ValueId::none) {
     op.addend = Addend::in_place;
     inputs.push_back(addend);
@@ -172,22 +186,16 @@ void Expansion::forward() {
   assign();
   const bool repeats = may_repeat();
   const ValueId first = one(Fill{0}, {});
-  const Rows rows = dispatch(x_, true, first, Rows{out[5], out[6], ValueId::none});
-  one(GroupedMatMul{}, {rows.rows, weights_.gate, rows.counts}, out[7]);
-  one(GroupedMatMul{}, {rows.rows, weights_.up, rows.counts}, out[8]);
-  const ValueId sum =
-      combine(out[7], out[8], rows, first, ValueId::none, repeats ? like(out[0]) : out[0]);
+  const Projected kept = project(first, Projected{{out[5], out[6], ValueId::none}, out[7], out[8]});
+  const ValueId sum = combine(kept, first, ValueId::none, repeats ? like(out[0]) : out[0]);
   if (!repeats) return;
   const ValueId pass = begin_repeat(out[2]);
-  const Rows more = dispatch(x_, true, pass);
-  const ValueId gate_rows = one(GroupedMatMul{}, {more.rows, weights_.gate, more.counts});
-  const ValueId up_rows = one(GroupedMatMul{}, {more.rows, weights_.up, more.counts});
-  combine(gate_rows, up_rows, more, pass, sum, out[0]);
+  combine(project(pass), pass, sum, out[0]);
 }
 
-Expansion::Gradients Expansion::gradients(const Rows& rows, ValueId gate_rows, ValueId up_rows,
-                                          ValueId pass, const std::optional<Gradients>& addends,
-                                          const Gradients& to) {
+void Expansion::gradients(const Projected& in, ValueId pass,
+                          const std::optional<Gradients>& addends, const Gradients& to) {
+  const Rows& rows = in.rows;
   const auto weight_gradient = [&](ValueId a, ValueId dy, ValueId addend, ValueId sum) {
     GroupedMatMulGrad op{graph_.value(gate_).shape[0]};
     std::vector<ValueId> inputs = {a, dy, rows.counts};
@@ -199,10 +207,10 @@ Expansion::Gradients Expansion::gradients(const Rows& rows, ValueId gate_rows, V
   };
   const Gradients add = addends.value_or(Gradients{});
   const Rows dy = dispatch(dout_, false, pass);
-  const ValueId hidden = one(SwiGlu{}, {gate_rows, up_rows});
+  const ValueId hidden = one(SwiGlu{}, {in.gate, in.up});
   weight_gradient(hidden, dy.rows, add.ddown, to.ddown);
   const ValueId dhidden = one(GroupedMatMul{true}, {dy.rows, weights_.down, rows.counts});
-  const std::vector<ValueId> d = emit(SwiGluGrad{}, {gate_rows, up_rows, dhidden});
+  const std::vector<ValueId> d = emit(SwiGluGrad{}, {in.gate, in.up, dhidden});
   weight_gradient(rows.rows, d[0], add.dgate, to.dgate);
   weight_gradient(rows.rows, d[1], add.dup, to.dup);
   const ValueId through_gate = one(GroupedMatMul{true}, {d[0], weights_.gate, rows.counts});
@@ -211,7 +219,6 @@ Expansion::Gradients Expansion::gradients(const Rows& rows, ValueId gate_rows, V
   std::vector<ValueId> inputs = {x_, scores_, order_, ends_, pass, send_back(drows, dy)};
   if (addends) inputs.insert(inputs.end(), {add.dx, add.dscores});
   emit(DispatchGrad{addends.has_value(), axis_}, inputs, {to.dx, to.dscores});
-  return to;
 }
 
 void Expansion::backward() {
@@ -227,13 +234,10 @@ void Expansion::backward() {
       repeats ? Gradients{like(out[0]), like(out[1]), like(out[2]), like(out[3]), like(out[4])}
               : result;
   const ValueId zero = one(Fill{0}, {});
-  gradients({in[8], in[9], ValueId::none}, in[10], in[11], zero, std::nullopt, first);
+  gradients({{in[8], in[9], ValueId::none}, in[10], in[11]}, zero, std::nullopt, first);
   if (!repeats) return;
   const ValueId pass = begin_repeat(in[5]);
-  const Rows rows = dispatch(x_, true, pass);
-  const ValueId gate_rows = one(GroupedMatMul{}, {rows.rows, weights_.gate, rows.counts});
-  const ValueId up_rows = one(GroupedMatMul{}, {rows.rows, weights_.up, rows.counts});
-  gradients(rows, gate_rows, up_rows, pass, first, result);
+  gradients(project(pass), pass, first, result);
 }
 
 }  // namespace

@@ -7,29 +7,9 @@
 #include <limits>
 #include <numbers>
 
+#include "runtime/cpu/reference_matrix.h"
+
 namespace caravan::reference {
-namespace {
-
-// A matrix view of a tensor: its last dim is the columns.
-struct Matrix {
-  float* data;
-  int64_t rows;
-  int64_t columns;
-  float& operator()(int64_t i, int64_t j) const { return data[i * columns + j]; }
-};
-
-Matrix matrix(const TensorView& view) {
-  const int64_t columns = view.shape.back();
-  return {view.as<float>(), columns == 0 ? 0 : view.size() / columns, columns};
-}
-
-float& scalar(const TensorView& view) { return *view.as<float>(); }
-float rounded(double value) { return static_cast<float>(value); }
-
-double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
-
-}  // namespace
-
 // --- embedding -----------------------------------------------------------------------------------
 
 void run(const Embedding&, const KernelArgs& args) {

@@ -4,20 +4,10 @@
 #include <vector>
 
 #include "runtime/cpu/reference.h"
+#include "runtime/cpu/reference_matrix.h"
 
 namespace caravan::reference {
 namespace {
-
-struct Matrix {
-  float* data;
-  int64_t rows;
-  int64_t columns;
-  float& operator()(int64_t i, int64_t j) const { return data[i * columns + j]; }
-};
-
-Matrix matrix(const TensorView& view) { return {view.as<float>(), view.dim(0), view.dim(1)}; }
-float& scalar(const TensorView& view) { return *view.as<float>(); }
-float rounded(double value) { return static_cast<float>(value); }
 
 std::vector<double> logits_of(const Matrix& x, const Matrix& weight, int64_t t) {
   std::vector<double> logits(static_cast<size_t>(weight.rows));

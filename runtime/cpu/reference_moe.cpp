@@ -5,12 +5,10 @@
 #include <vector>
 
 #include "runtime/cpu/reference.h"
+#include "runtime/cpu/reference_matrix.h"
 
 namespace caravan::reference {
 namespace {
-
-double sigmoid(double x) { return 1.0 / (1.0 + std::exp(-x)); }
-float rounded(double value) { return static_cast<float>(value); }
 
 // The expert of each row of a first pass, in order.
 std::vector<int64_t> experts_of_rows(const TensorView& ends) {

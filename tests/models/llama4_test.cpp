@@ -190,20 +190,7 @@ TEST(Llama4Routers, DoNotBalanceWithoutTraining) {
 
 // A dense model with short chunks, one sequence of 8 tokens.
 TrainingRun dense_run() {
-  TrainingRun run = tiny_run();
-  const ModelConfig shape = run.model;
-  run.model = default_config(ModelFamily::llama4_text);
-  run.model.vocab_size = shape.vocab_size;
-  run.model.hidden_size = shape.hidden_size;
-  run.model.intermediate_size = run.model.intermediate_size_mlp = shape.intermediate_size;
-  run.model.num_hidden_layers = 2;
-  run.model.num_attention_heads = shape.num_attention_heads;
-  run.model.num_key_value_heads = shape.num_key_value_heads;
-  run.model.initializer_range = shape.initializer_range;
-  run.model.moe_layers = std::vector<int64_t>{};
-  run.model.attention_chunk_size = 3;
-  run.model.no_rope_layer_interval = 2;
-  run.model.floor_scale = 2;
+  TrainingRun run = tiny_llama4_run();
   run.num_sequences = 1;
   return run;
 }

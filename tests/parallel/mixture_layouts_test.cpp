@@ -47,22 +47,12 @@ std::vector<Layout> all_layouts() {
 
 // Experts in the second of two layers, with less room than one pass needs.
 TrainingRun mixture_run(const Layout& layout) {
-  TrainingRun run = tiny_run();
-  const ModelConfig shape = run.model;
-  run.model = default_config(ModelFamily::llama4_text);
+  TrainingRun run = tiny_llama4_run();
   run.model.vocab_size = 52;
-  run.model.hidden_size = shape.hidden_size;
-  run.model.intermediate_size = run.model.intermediate_size_mlp = shape.intermediate_size;
-  run.model.num_hidden_layers = 2;
-  run.model.num_attention_heads = shape.num_attention_heads;
-  run.model.num_key_value_heads = shape.num_key_value_heads;
-  run.model.initializer_range = shape.initializer_range;
+  run.model.moe_layers.reset();
   run.model.num_local_experts = 4;
   run.model.num_experts_per_tok = 2;
   run.model.interleave_moe_layer_step = 2;
-  run.model.attention_chunk_size = 3;
-  run.model.no_rope_layer_interval = 2;
-  run.model.floor_scale = 2;
   run.options.slots = {.sequence_len = run.sequence_len, .per_sequence = run.sequence_len};
   run.options.aux_loss_coef = 0.01f;
   run.options.z_loss_coef = 0.001f;

@@ -122,6 +122,24 @@ TrainingRun tiny_run() {
   return run;
 }
 
+TrainingRun tiny_llama4_run() {
+  TrainingRun run = tiny_run();
+  const ModelConfig shape = run.model;
+  run.model = default_config(ModelFamily::llama4_text);
+  run.model.vocab_size = shape.vocab_size;
+  run.model.hidden_size = shape.hidden_size;
+  run.model.intermediate_size = run.model.intermediate_size_mlp = shape.intermediate_size;
+  run.model.num_hidden_layers = 2;
+  run.model.num_attention_heads = shape.num_attention_heads;
+  run.model.num_key_value_heads = shape.num_key_value_heads;
+  run.model.initializer_range = shape.initializer_range;
+  run.model.moe_layers = std::vector<int64_t>{};
+  run.model.attention_chunk_size = 3;
+  run.model.no_rope_layer_interval = 2;
+  run.model.floor_scale = 2;
+  return run;
+}
+
 TokenBatch random_batch(const TrainingRun& run, uint64_t index) {
   const RandomStream stream(9, RandomPurpose::test, index);
   const auto vocab = static_cast<uint64_t>(run.model.vocab_size);

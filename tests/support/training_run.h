@@ -41,6 +41,9 @@ struct TrainingResult {
 // 2 layers, hidden 32, 4 heads, 2 key-value heads, vocabulary 50, untied, with biases. A wide
 // initial range makes every gradient large; a large eps keeps AdamW from magnifying rounding.
 TrainingRun tiny_run();
+// The same sizes as a Llama 4: chunks of 3 tokens, the second layer without rope, no biases. No
+// experts yet.
+TrainingRun tiny_llama4_run();
 // Random tokens; the target of every third token is not counted.
 TokenBatch random_batch(const TrainingRun& run, uint64_t index);
 
