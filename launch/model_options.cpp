@@ -10,23 +10,29 @@ namespace {
 // many again, few steps need a second pass.
 constexpr double kAutoSlots = 1, kAutoSlotsOfExpertParallel = 1.5;
 
-// Of a real number of rows, the next integer; 1.1 * 10 is 11 whatever its last bit says.
-int64_t round_up(double rows) { return static_cast<int64_t>(std::ceil(rows * (1 - 1e-12))); }
+// Of a real number of rows, the next integer; 1.1 * 10 is 11 whatever its last bit says. Any
+// number may be asked for, but not more is allocated than can ever be used.
+int64_t round_up(double rows, int64_t at_least, int64_t at_most) {
+  const double rounded = std::ceil(rows * (1 - 1e-12));
+  if (rounded >= static_cast<double>(at_most)) return at_most;
+  return std::max(at_least, static_cast<int64_t>(rounded));
+}
 
 Slots expert_slots(const Config& config, const MoeConfig& moe, int64_t ep) {
   const int64_t experts = config.model.num_local_experts;
-  const auto picks =
-      static_cast<double>(config.data.sequence_len * config.model.num_experts_per_tok);
-  Slots slots{.sequence_len = config.data.sequence_len, .per_sequence = 1};
+  const int64_t length = config.data.sequence_len, top_k = config.model.num_experts_per_tok;
+  const auto picks = static_cast<double>(length * top_k);
+  Slots slots{.sequence_len = length, .per_sequence = 1};
   if (moe.capacity_factor > 0) {
     slots.drops = true;
     const double of_one = moe.capacity_factor * picks / static_cast<double>(experts);
-    slots.per_sequence = experts * std::max<int64_t>(1, round_up(of_one));
+    slots.per_sequence = experts * round_up(of_one, 1, length);  // a token picks an expert once
     return slots;
   }
   const double multiple = moe.slots.value_or(ep > 1 ? kAutoSlotsOfExpertParallel : kAutoSlots);
-  // At least a row for each rank that sends: with fewer some could never send.
-  slots.per_sequence = std::max(ep, round_up(multiple * picks));
+  // At least a row for each rank that sends: with fewer some could never send. At most all that
+  // all of them could send here.
+  slots.per_sequence = round_up(multiple * picks, ep, ep * length * std::min(top_k, experts / ep));
   return slots;
 }
 

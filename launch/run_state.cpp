@@ -123,12 +123,25 @@ int64_t checkpoint_copy_bytes(const Config& config, const RunPlan& run, const Me
   return std::clamp<int64_t>(room_bytes, 0, all);
 }
 
+namespace {
+
+// A run that was not balanced by biases (moe.balance) may go on with them: from zero, as at step 1.
+bool starts_anew(const Value& value, const CheckpointReader& checkpoint) {
+  return value.name.starts_with("router_bias.") && !checkpoint.has_tensor(value.name);
+}
+
+}  // namespace
+
 void load_persistent(const RunPlan& run, const Mesh& mesh, const Arena& arena,
                      CheckpointReader& checkpoint, Progress& progress) {
   for (const Value* value : saved_values(run)) {
     progress.moved();
     const Box box = local_box(value->global_shape, value->placement, mesh);
     if (num_elements(box.extent) == 0) continue;  // all of it is on other ranks
+    if (starts_anew(*value, checkpoint)) {
+      std::fill_n(reinterpret_cast<float*>(address(arena, *value)), num_elements(box.extent), 0.0f);
+      continue;
+    }
     checkpoint.read({.name = value->name,
                      .dtype = value->dtype,
                      .global_shape = value->global_shape,

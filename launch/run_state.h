@@ -35,7 +35,8 @@ int64_t checkpoint_copy_bytes(const Config& config, const RunPlan& run, const Me
                               int64_t room_bytes);
 
 // Reads this rank's part of parameters and optimizer state from a checkpoint of any layout.
-// A checkpoint error names the first tensor that is missing or differs in shape.
+// A checkpoint error names the first tensor that is missing or differs in shape; only biases of
+// routers that it does not have start at zero.
 void load_persistent(const RunPlan& run, const Mesh& mesh, const Arena& arena,
                      CheckpointReader& checkpoint, Progress& progress);
 

@@ -1,5 +1,6 @@
 #include "parallel/expand_experts.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -112,11 +113,13 @@ std::vector<ValueId> Expansion::emit(Op op, std::vector<ValueId> inputs,
   return outputs;
 }
 
-// Whether a rank can have more picks for the experts of one rank than a pass takes.
+// Whether a rank can have more picks for the experts of one rank than a pass takes. A token picks
+// an expert once.
 bool Expansion::may_repeat() const {
   const int64_t ranks = axis_ ? mesh_.size(*axis_) : 1;
   const int64_t rows = num_tokens() / slots_.sequence_len * slots_.per_sequence;
-  return !slots_.drops && rows / ranks < num_tokens() * top_k();
+  const int64_t experts = graph_.value(gate_).shape[0];  // of one rank
+  return !slots_.drops && rows / ranks < num_tokens() * std::min(top_k(), experts);
 }
 
 ValueId Expansion::begin_repeat(ValueId further) {

@@ -83,6 +83,17 @@ TEST_F(ExactResume, ChangesThatBreakItNeedAWord) {
   train("stopped", other + " --allow-config-change", 0);
 }
 
+// They are no part of the checkpoint of a run that had none.
+TEST_F(ExactResume, BiasesOfRoutersMayJoinLater) {
+  const std::string experts = "model.num_local_experts=4 optimizer.lr_scheduler_type=constant ";
+  train("balanced", experts + "train.max_steps=2 moe.balance=none", 0);
+  const std::string biased = experts + "train.max_steps=4 moe.balance=bias";
+  const ProcessResult refused = bench_.train("balanced", biased);
+  EXPECT_EQ(refused.exit_code, 2);
+  EXPECT_NE(refused.output.find("moe.balance was none"), std::string::npos) << refused.output;
+  train("balanced", biased + " --allow-config-change", 2);
+}
+
 // One bit of the newest checkpoint's tensors: the one before it is what training goes on from.
 TEST_F(ExactResume, DamagedNewestIsPassedOver) {
   const std::string options = "train.max_steps=6 checkpoint.save_steps=2";

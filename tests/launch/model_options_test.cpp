@@ -37,8 +37,8 @@ TEST(ModelOptions, RowsOfAPass) {
   };
   EXPECT_EQ(rows(1), 40);  // auto: what is routed
   EXPECT_EQ(rows(2), 60);
-  config.moe->slots = 1.1;
-  EXPECT_EQ(rows(1), 44);
+  config.moe->slots = 0.55;
+  EXPECT_EQ(rows(1), 22);
   config.moe->slots = 1.01;
   EXPECT_EQ(rows(2), 41);
   config.moe->slots = 1e-6;  // as few as possible: one for each rank that sends
@@ -47,6 +47,21 @@ TEST(ModelOptions, RowsOfAPass) {
   const Slots slots = model_options(config, mesh_of(1, 4, 1), true).slots;
   EXPECT_EQ(slots.sequence_len, 20);
   EXPECT_FALSE(slots.drops);
+}
+
+// What is beyond could not be used: the memory is not taken, however much is asked for.
+TEST(ModelOptions, NoMoreRowsThanTokensCanNeed) {
+  Config config = with_experts(4, 2);
+  const auto rows = [&](int ep) {
+    return model_options(config, mesh_of(1, ep, 1), true).slots.per_sequence;
+  };
+  config.moe->slots = 1e6;
+  EXPECT_EQ(rows(1), 40);
+  EXPECT_EQ(rows(2), 80);  // both picks of the tokens of both ranks
+  EXPECT_EQ(rows(4), 80);  // a rank has one expert: of each token one pick
+  config.moe->slots.reset();
+  config.moe->capacity_factor = 1e30;
+  EXPECT_EQ(rows(2), 4 * 20);
 }
 
 TEST(ModelOptions, CapacityIsTheSameForEveryExpert) {

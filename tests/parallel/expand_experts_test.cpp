@@ -279,6 +279,9 @@ TEST(ExpertsGraph, RepeatsOnlyWhatMayNotFit) {
   EXPECT_EQ(count_repeats(m, {{2, 1, 1}}), 0);  // nothing travels
   m.slots.per_sequence = 4 * kSequence;
   EXPECT_EQ(count_repeats(m, {{1, 2, 1}}), 0);  // room for that, too
+  EXPECT_EQ(count_repeats(m, {{1, 4, 1}}), 0);  // an expert on a rank, which a token picks once
+  m.slots.per_sequence = 4 * kSequence - 1;
+  EXPECT_EQ(count_repeats(m, {{1, 4, 1}}), 2);
   m.slots.drops = true;
   m.slots.per_sequence = kExperts;
   EXPECT_EQ(count_repeats(m, {{1, 2, 1}}), 0);  // what does not fit is dropped
