@@ -190,7 +190,9 @@ void Executor::run_repeat(const BoundRepeat& repeat) {
 void Executor::wait_for_communication(int step) {
   if (step < 0) return;
   const WaitGuard waits(progress_, step);
-  backend_.wait_for_communication(issued_[static_cast<size_t>(step)]);
+  const int64_t issued = issued_[static_cast<size_t>(step)];
+  // A step of a repeat that did not run: what it would have come after is waited for, with the rest.
+  backend_.wait_for_communication(issued > 0 ? issued : backend_.communication_count());
 }
 
 void Executor::run_node(BoundNode& bound) {
