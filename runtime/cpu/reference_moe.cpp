@@ -221,9 +221,9 @@ void run(const UpdateRouterBias& op, const KernelArgs& args) {
   for (int64_t e = 0; e < num_experts; ++e) mean += load[e] / static_cast<double>(num_experts);
   if (!std::isfinite(*args.inputs[2].as<float>())) return;
   for (int64_t e = 0; e < num_experts; ++e) {
-    const double sign = load[e] > mean ? -1 : load[e] < mean ? 1 : 0;
+    const double less = mean == 0 ? 0 : std::max(-1.0, (mean - load[e]) / mean);
     float& bias = args.outputs[0].as<float>()[e];
-    bias = rounded(bias + sign * op.rate);
+    bias = rounded(bias + less * op.rate);
   }
 }
 

@@ -111,9 +111,9 @@ void run(const UpdateRouterBias& op, const KernelArgs& args, const CpuThreads&) 
   double sum = 0;
   for (int64_t e = 0; e < num_experts; ++e) sum += load[e];
   const double mean = sum / static_cast<double>(num_experts);
+  if (mean == 0) return;
   for (int64_t e = 0; e < num_experts; ++e) {
-    if (load[e] > mean) bias[e] -= op.rate;
-    if (load[e] < mean) bias[e] += op.rate;
+    bias[e] += op.rate * static_cast<float>(std::clamp(1 - load[e] / mean, -1.0, 1.0));
   }
 }
 
