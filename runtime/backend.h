@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -47,6 +48,13 @@ class DeviceMemory {
   virtual int64_t bytes() const = 0;
 };
 
+// What a backend was once given to run, and can run again at once.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual void launch() = 0;  // after all that was put on the compute stream before
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -54,8 +62,12 @@ class Backend {
   virtual std::string description() const = 0;  // "cpu, 2 threads"
   // Reserves and touches; Error with ExitCode::internal when the device has not got it.
   virtual std::unique_ptr<DeviceMemory> reserve(int64_t bytes) = 0;
+  // Both come after all that was put on the compute stream before; `host` is free again, or
+  // filled, when they return.
   virtual void copy_in(void* device, const void* host, int64_t bytes) = 0;
   virtual void copy_out(void* host, const void* device, int64_t bytes) = 0;
+  // Bytes that nothing that is on a stream changes, beside whatever runs. From any thread.
+  virtual void copy_out_settled(void* host, const void* device, int64_t bytes) = 0;
   virtual void fill(void* device, uint32_t word, int64_t bytes) = 0;  // 4-byte pattern
 
   // Scratch bytes that `run` needs for this op and these (planned) shapes; 0: none.
@@ -69,6 +81,15 @@ class Backend {
   virtual void wait_for_communication(int64_t count) = 0;
   virtual int64_t communication_count() const = 0;  // ops ever put on the communication stream
   virtual void synchronize() = 0;                   // both streams are empty; errors surface here
+
+  // Whether `record` works. It calls `issue`, which puts ops on the streams that do not run now but
+  // whenever the recording is launched: with the same addresses, and the values of that time. Ops
+  // that a stream has run once before need not be prepared any more.
+  virtual bool records() const { return false; }
+  virtual std::unique_ptr<Recording> record(const std::function<void()>& issue);
+  // The stream of the device's library (cudaStream_t), for communicators that put work on it; null
+  // on the CPU.
+  virtual void* stream_handle(Stream) { return nullptr; }
 };
 
 struct CpuOptions {

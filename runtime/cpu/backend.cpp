@@ -165,6 +165,9 @@ class CpuBackend final : public Backend {
   void copy_out(void* host, const void* device, int64_t bytes) override {
     std::memcpy(host, device, static_cast<size_t>(bytes));
   }
+  void copy_out_settled(void* host, const void* device, int64_t bytes) override {
+    copy_out(host, device, bytes);
+  }
   void fill(void* device, uint32_t word, int64_t bytes) override;
   int64_t workspace_bytes(const Op& op, std::span<const TensorSpec> inputs,
                           std::span<const TensorSpec> outputs) const override;
