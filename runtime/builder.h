@@ -63,6 +63,8 @@ class Builder {
   Val linear(Val x, Val weight, Val bias = Val::none);
   Val matmul(Val a, Val b, MatMul op) { return one(op, {a, b}); }
   Val add(Val a, Val b) { return one(Add{}, {a, b}); }
+  // The value itself where it has that type already.
+  Val cast(Val x, DType to) { return dtype(x) == to ? x : one(Cast{to}, {x}); }
   // x (T,D), weight (D) -> (T,D)
   Val rms_norm(Val x, Val weight, float eps) { return emit(RmsNorm{eps}, {x, weight})[0]; }
   // x (T,n*h), positions (T) -> (T,n*h)
@@ -104,6 +106,7 @@ class Builder {
 
   const Graph& graph() const { return graph_; }
   const Shape& shape(Val value) const { return graph_.value(value).shape; }
+  DType dtype(Val value) const { return graph_.value(value).dtype; }
 
  private:
   Graph& graph_;

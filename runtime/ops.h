@@ -5,6 +5,11 @@
 //   T tokens of the batch (sequences one after another), D hidden, V vocabulary, H query heads,
 //   KV key/value heads, h head width, I MLP width, () a scalar; of mixtures of experts: E experts,
 //   k of them per token, F width of an expert, S rows that a pass takes.
+// Types: activations and their gradients (x, q, k, v, rows, dy, dx) are f32 or bf16, and what an op
+// makes of them is like them. f32 always: norm weights and biases, statistics (rstd, lse), router
+// logits, scores, loads, losses, and gradients of weights (of matrices, experts, norms, tables),
+// whatever type the weight was read in. Sums are f32 inside; what is bf16 is rounded once, at the
+// end. Ids, counts and orders are i32.
 // Each question about an op is an overload set, one overload per struct (runtime/ops/rules.h:
 // infer, backward, shard, cost; a backend: run). A missing answer does not compile or link.
 #pragma once
@@ -24,7 +29,9 @@ enum class Addend : uint8_t { none, separate, in_place };
 
 // --- embedding -------------------------------------------------------------------------------
 // Where the table is sharded by rows, a rank gives zeros for the ids of others.
-struct Embedding {};  // table (V,D), ids (T) i32 -> (T,D)
+struct Embedding {  // table (V,D) f32, ids (T) i32 -> (T,D) in the type `output`
+  DType output = DType::f32;
+};
 // The table only says how its gradient lies; it is not read. Rows are added in token order.
 struct EmbeddingGrad {  // table (V,D), ids (T) i32, dy (T,D) -> (V,D)
   Addend addend = Addend::none;
@@ -35,6 +42,8 @@ struct MatMul {  // a (M,K), b (K,N) -> (M,N); a transposed operand is stored (K
   bool transpose_a = false;
   bool transpose_b = false;
   Addend addend = Addend::none;
+  // Of bf16 factors the product is bf16, or f32 if so asked. An addend has the product's type.
+  bool f32_output = false;
 };
 struct AddBias {};  // x (T,N), bias (N) -> (T,N)
 struct SumRows {};  // x (T,N) -> (N)
@@ -83,22 +92,30 @@ struct ChunkStart {  // document_start (T) i32 -> (T) i32
 };
 // Causal attention inside sequences of `sequence_len` consecutive tokens. Query i sees key j when
 // document_start[i] <= j <= i, both counted inside the sequence. Never holds T x T. `group`: query
-// heads of a key/value head, H / KV.
+// heads of a key/value head, H / KV. With `whole_sequences` document_start is all zeros and not
+// read.
 struct Attention {  // q (T,H*h), k, v (T,KV*h), document_start (T) i32 -> out (T,H*h), lse (T,H)
   int64_t head_dim;
   int64_t sequence_len;
   int64_t group = 1;
+  bool whole_sequences = false;
 };
 struct AttentionGrad {  // q, k, v, document_start, out, lse, dout (T,H*h) -> dq, dk, dv
   int64_t head_dim;
   int64_t sequence_len;
   int64_t group = 1;
+  bool whole_sequences = false;
 };
 
 // --- activation ------------------------------------------------------------------------------
 struct SwiGlu {};      // gate (T,I), up (T,I) -> silu(gate) * up (T,I)
 struct SwiGluGrad {};  // gate, up, dy (T,I) -> dgate, dup (T,I)
 struct Add {};         // a, b of one shape -> a + b
+
+// --- cast ------------------------------------------------------------------------------------
+struct Cast {  // x -> x in another type, rounded to nearest, ties to even
+  DType to;
+};
 
 // --- loss ------------------------------------------------------------------------------------
 // Projection and cross-entropy in one: chunks of tokens, never T x V. A target of -1 is not
@@ -211,8 +228,8 @@ struct AdamW {  // param, grad, m, v of one shape, scale (), learning_rate (), s
 // The bias of experts with more than the mean load falls, that of others rises (Wang et al.,
 // "Auxiliary-loss-free load balancing strategy for mixture-of-experts"): by rate times the distance
 // from the mean over the mean, at most by rate. Their sign alone would turn a single token that
-// rounding sends elsewhere into a whole step of the bias. Like AdamW, it changes nothing where scale
-// is not finite.
+// rounding sends elsewhere into a whole step of the bias. Like AdamW, it changes nothing where
+// scale is not finite.
 struct UpdateRouterBias {  // bias (E), load (E), scale () -> bias, in place
   float rate;
 };
@@ -258,7 +275,7 @@ using Op = std::variant<Embedding, EmbeddingGrad, MatMul, AddBias, SumRows, RmsN
                         HeadNormGrad, TemperatureScale, ChunkStart, Route, RouteGrad, Experts,
                         ExpertsGrad, Assign, Dispatch, DispatchGrad, Combine, GroupedMatMul,
                         GroupedMatMulGrad, UpdateRouterBias, AllReduceMax, ExchangeRows, ReturnRows,
-                        CrossEntropyPart, MergeCrossEntropy, CrossEntropyPartGrad>;
+                        CrossEntropyPart, MergeCrossEntropy, CrossEntropyPartGrad, Cast>;
 
 std::string_view name(const Op& op);    // "rms_norm"
 std::string_view family(const Op& op);  // "norm": the file that has its rules and kernels

@@ -1,9 +1,9 @@
 // The CPU kernels: one `run` per op of runtime/ops.h, by family in the file of that name.
 //
-// Shapes are those in ops.h; floats are f32, ids i32, everything dense and row-major. Kernels
-// allocate nothing, need `workspace_bytes` of scratch memory, and give the same bits for any number
-// of threads.
-// Inputs and outputs do not overlap, except where graph.h's `aliases` says so.
+// Shapes are those in ops.h; floats are f32 (Cast alone knows bf16), ids i32, everything dense and
+// row-major. Kernels allocate nothing, need `workspace_bytes` of scratch memory, and give the same
+// bits for any number of threads. Inputs and outputs do not overlap, except where graph.h's
+// `aliases` says so.
 #pragma once
 
 #include <span>
@@ -37,6 +37,8 @@ void run(const ChunkStart& op, const KernelArgs& args, const CpuThreads& threads
 void run(const SwiGlu& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const SwiGluGrad& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const Add& op, const KernelArgs& args, const CpuThreads& threads);
+
+void run(const Cast& op, const KernelArgs& args, const CpuThreads& threads);
 
 void run(const LinearCrossEntropy& op, const KernelArgs& args, const CpuThreads& threads);
 void run(const LinearCrossEntropyGrad& op, const KernelArgs& args, const CpuThreads& threads);

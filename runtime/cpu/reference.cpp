@@ -3,6 +3,7 @@
 #include "runtime/cpu/reference.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 #include <numbers>
@@ -343,6 +344,40 @@ void run(const SwiGluGrad&, const KernelArgs& args) {
 void run(const Add&, const KernelArgs& args) {
   for (int64_t i = 0; i < args.outputs[0].size(); ++i) {
     args.outputs[0].as<float>()[i] = args.inputs[0].as<float>()[i] + args.inputs[1].as<float>()[i];
+  }
+}
+
+// --- cast ----------------------------------------------------------------------------------------
+
+namespace {
+
+// A bf16 has 8 significant bits, and no bit below 2^-133.
+float nearest_bfloat16(double value) {
+  if (!std::isfinite(value) || value == 0) return rounded(value);
+  int exponent = 0;
+  std::frexp(value, &exponent);
+  const int last_bit = std::max(exponent - 8, -133);
+  const double nearest = std::ldexp(std::nearbyint(std::ldexp(value, -last_bit)), last_bit);
+  const bool too_large = std::abs(nearest) > std::numeric_limits<float>::max();
+  return too_large ? std::copysign(HUGE_VALF, rounded(value)) : rounded(nearest);
+}
+
+float element(const TensorView& view, int64_t i) {
+  if (view.dtype == DType::f32) return view.as<float>()[i];
+  return std::bit_cast<float>(uint32_t{view.as<uint16_t>()[i]} << 16);
+}
+
+}  // namespace
+
+void run(const Cast& op, const KernelArgs& args) {
+  const TensorView& to = args.outputs[0];
+  for (int64_t i = 0; i < to.size(); ++i) {
+    const float value = element(args.inputs[0], i);
+    const float result = op.to == DType::bf16 ? nearest_bfloat16(value) : value;
+    if (to.dtype == DType::f32)
+      to.as<float>()[i] = result;
+    else
+      to.as<uint16_t>()[i] = static_cast<uint16_t>(std::bit_cast<uint32_t>(result) >> 16);
   }
 }
 

@@ -26,6 +26,7 @@ void run(const AttentionGrad& op, const KernelArgs& args);
 void run(const SwiGlu& op, const KernelArgs& args);
 void run(const SwiGluGrad& op, const KernelArgs& args);
 void run(const Add& op, const KernelArgs& args);
+void run(const Cast& op, const KernelArgs& args);
 void run(const LinearCrossEntropy& op, const KernelArgs& args);
 void run(const LinearCrossEntropyGrad& op, const KernelArgs& args);
 void run(const CrossEntropyPart& op, const KernelArgs& args);

@@ -7,6 +7,7 @@ namespace {
 void expect_alike(std::string_view op, Specs in, size_t count) {
   expect_count(op, in, count);
   for (const TensorSpec& spec : in) expect(spec == in[0], op, in, "the shapes differ");
+  expect_one_type(op, in, {0});
 }
 
 double elements(const TensorSpec& spec) { return static_cast<double>(num_elements(spec.shape)); }

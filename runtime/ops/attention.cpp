@@ -6,7 +6,7 @@ namespace caravan {
 namespace {
 
 void expect_heads(std::string_view op, Specs in, const auto& attributes) {
-  const auto [head_dim, sequence_len, group] = attributes;
+  const auto [head_dim, sequence_len, group, whole_sequences] = attributes;
   const Shape& q = in[0].shape;
   const Shape& k = in[1].shape;
   expect(q.size() == 2 && k.size() == 2 && in[2].shape == k && q[0] == k[0], op, in,
@@ -19,6 +19,7 @@ void expect_heads(std::string_view op, Specs in, const auto& attributes) {
   expect(q[0] % sequence_len == 0, op, in, "tokens must be whole sequences");
   expect(in[3].shape == Shape{q[0]} && in[3].dtype == DType::i32, op, in,
          "document_start must be (T) i32");
+  expect_one_type(op, in, {0, 1, 2});
 }
 
 // Multiply-adds of one causal T x T product, for all heads.
@@ -34,6 +35,7 @@ TensorSpecs infer(const Rope& op, Specs in, int) {
          "rope", in, "x must be (T,n*h) with an even h");
   expect(in[1].shape == Shape{in[0].shape[0]} && in[1].dtype == DType::i32, "rope", in,
          "positions must be (T) i32");
+  expect_one_type("rope", in, {0});
   return {in[0]};
 }
 
@@ -59,6 +61,7 @@ TensorSpecs infer(const TemperatureScale&, Specs in, int) {
   expect(
       in[0].shape.size() == 2 && in[1].shape == Shape{in[0].shape[0]} && in[1].dtype == DType::i32,
       "temperature_scale", in, "x must be (T,N), positions (T) i32");
+  expect_one_type("temperature_scale", in, {0});
   return {in[0]};
 }
 
@@ -94,9 +97,9 @@ TensorSpecs infer(const Attention& op, Specs in, int) {
 }
 
 Gradients backward(const Attention& op, const BackwardContext& c) {
-  Gradients gradients = c.builder.emit(AttentionGrad{op.head_dim, op.sequence_len, op.group},
-                                       {c.inputs[0], c.inputs[1], c.inputs[2], c.inputs[3],
-                                        c.outputs[0], c.outputs[1], c.output_gradients[0]});
+  const AttentionGrad grad{op.head_dim, op.sequence_len, op.group, op.whole_sequences};
+  Gradients gradients = c.builder.emit(grad, {c.inputs[0], c.inputs[1], c.inputs[2], c.inputs[3],
+                                              c.outputs[0], c.outputs[1], c.output_gradients[0]});
   gradients.push_back(ValueId::none);  // document_start
   return gradients;
 }
@@ -123,6 +126,8 @@ TensorSpecs infer(const AttentionGrad& op, Specs in, int) {
   expect_heads("attention_grad", in, op);
   expect(in[4].shape == in[0].shape && in[6].shape == in[0].shape, "attention_grad", in,
          "out and dout must be shaped like q");
+  expect_one_type("attention_grad", in, {0, 4, 6});
+  expect_f32("attention_grad", in, {5});
   return {in[0], in[1], in[2]};
 }
 

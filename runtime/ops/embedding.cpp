@@ -3,11 +3,13 @@
 
 namespace caravan {
 
-TensorSpecs infer(const Embedding&, Specs in, int) {
+TensorSpecs infer(const Embedding& op, Specs in, int) {
   expect_count("embedding", in, 2);
   expect(in[0].shape.size() == 2 && in[1].shape.size() == 1 && in[1].dtype == DType::i32,
          "embedding", in, "table must be (V,D), ids (T) i32");
-  return {{{in[1].shape[0], in[0].shape[1]}, in[0].dtype}};
+  expect_f32("embedding", in, {0});
+  expect(op.output != DType::i32, "embedding", in, "the output must be f32 or bf16");
+  return {{{in[1].shape[0], in[0].shape[1]}, op.output}};
 }
 
 Gradients backward(const Embedding&, const BackwardContext& c) {
@@ -32,6 +34,8 @@ TensorSpecs infer(const EmbeddingGrad& op, Specs in, int) {
          "embedding_grad", in, "ids must be (T) i32, dy (T,D)");
   expect(in[0].shape.size() == 2 && in[0].shape[1] == in[2].shape[1], "embedding_grad", in,
          "table must be (V,D)");
+  expect_f32("embedding_grad", in, {0});
+  expect_one_type("embedding_grad", in, {2});
   return expect_addend("embedding_grad", op.addend, in, {in[0]});
 }
 

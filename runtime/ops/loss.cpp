@@ -10,6 +10,7 @@ void expect_projection(std::string_view op, Specs in) {
          "x must be (T,D), weight (V,D)");
   expect(in[2].shape == Shape{x[0]} && in[2].dtype == DType::i32, op, in,
          "targets must be (T) i32");
+  expect_one_type(op, in, {0, 1});
 }
 
 double projection_flops(Specs in) {
@@ -50,7 +51,7 @@ TensorSpecs infer(const LinearCrossEntropyGrad&, Specs in, int) {
   expect_count("linear_cross_entropy_grad", in, 4);
   expect_projection("linear_cross_entropy_grad", in);
   expect(in[3].shape.empty(), "linear_cross_entropy_grad", in, "dloss_sum must be a scalar");
-  return {{{}, DType::f32}, {{}, DType::f32}, in[0], in[1]};
+  return {{{}, DType::f32}, {{}, DType::f32}, in[0], as_f32(in[1])};
 }
 
 Gradients backward(const LinearCrossEntropyGrad&, const BackwardContext&) {
@@ -118,7 +119,7 @@ TensorSpecs infer(const CrossEntropyPartGrad&, Specs in, int) {
   expect_projection("cross_entropy_part_grad", in);
   expect(in[3] == TensorSpec{{in[0].shape[0]}, DType::f32} && in[4].shape.empty(),
          "cross_entropy_part_grad", in, "lse must be (T), dloss_sum a scalar");
-  return {in[0], in[1]};
+  return {in[0], as_f32(in[1])};
 }
 
 Gradients backward(const CrossEntropyPartGrad&, const BackwardContext&) {

@@ -17,11 +17,11 @@ TensorSpecs infer(const MatMul& op, Specs in, int) {
   expect(in[0].shape.size() == 2 && in[1].shape.size() == 2, "matmul", in, "needs two matrices");
   expect(size_at(in[0], contracted_a(op)) == size_at(in[1], contracted_b(op)), "matmul", in,
          "the contracted dims differ");
-  expect(in[0].dtype == in[1].dtype, "matmul", in, "the dtypes differ");
+  expect_one_type("matmul", in, {0, 1});
   return expect_addend(
       "matmul", op.addend, in,
       {{{size_at(in[0], 1 - contracted_a(op)), size_at(in[1], 1 - contracted_b(op))},
-        in[0].dtype}});
+        op.f32_output ? DType::f32 : in[0].dtype}});
 }
 
 // With A' = op(a), B' = op(b) and C = A'B':  dA' = dC B'^T,  dB' = A'^T dC. A transposed operand
@@ -62,6 +62,8 @@ TensorSpecs infer(const AddBias&, Specs in, int) {
   expect_count("add_bias", in, 2);
   expect(in[0].shape.size() == 2 && in[1].shape == Shape{in[0].shape[1]}, "add_bias", in,
          "x must be (T,N), bias (N)");
+  expect_one_type("add_bias", in, {0});
+  expect_f32("add_bias", in, {1});
   return {in[0]};
 }
 
@@ -83,7 +85,8 @@ Cost cost(const AddBias&, Specs in, Specs out) {
 TensorSpecs infer(const SumRows&, Specs in, int) {
   expect_count("sum_rows", in, 1);
   expect(in[0].shape.size() == 2, "sum_rows", in, "needs a matrix");
-  return {{{in[0].shape[1]}, in[0].dtype}};
+  expect_one_type("sum_rows", in, {0});
+  return {{{in[0].shape[1]}, DType::f32}};
 }
 
 Gradients backward(const SumRows&, const BackwardContext&) { not_differentiable("sum_rows"); }

@@ -26,6 +26,9 @@ void expect_experts(std::string_view op, Specs in, const TensorSpec& gate, const
   const bool fits = gate.shape.size() == 3 && gate.shape[1] == in[0].shape[1];
   expect(fits && up == gate && down.shape == Shape{gate.shape[0], gate.shape[2], gate.shape[1]}, op,
          in, "gate and up must be (E,D,F), down (E,F,D)");
+  expect(in[0].dtype != DType::i32 && gate.dtype == in[0].dtype && down.dtype == in[0].dtype, op,
+         in, "x and the weights must be of one type, f32 or bf16");
+  expect_f32(op, in, {1});
 }
 
 // Rows that a rank has for a pass, and what the sorted picks say.
@@ -45,6 +48,7 @@ TensorSpecs infer(const Route& op, Specs in, int) {
   expect(in[0].shape.size() == 2 && op.top_k >= 1 && op.top_k <= in[0].shape[1], "route", in,
          "logits must be (T,E), and k at most E");
   expect(in.size() == 1 || in[1].shape == Shape{in[0].shape[1]}, "route", in, "bias must be (E)");
+  for (size_t i = 0; i < in.size(); ++i) expect_f32("route", in, {i});
   const Shape picks = {in[0].shape[0], op.top_k};
   return {{picks, DType::f32}, {picks, DType::i32}, {{in[0].shape[1]}, DType::f32}};
 }
@@ -72,6 +76,7 @@ TensorSpecs infer(const RouteGrad& op, Specs in, int) {
   expect(in[0].shape.size() == 2 && in[1].shape.size() == 2 && in[1].dtype == DType::i32 &&
              in[2].shape == in[1].shape && in[1].shape[0] == in[0].shape[0],
          "route_grad", in, "logits must be (T,E), experts (T,k) i32, dscores (T,k)");
+  expect_f32("route_grad", in, {0, 2});
   expect(op.aux_loss_coef == 0 || in[0].shape[0] % op.sequence_len == 0, "route_grad", in,
          "the balance loss needs whole sequences");
   return {in[0]};
@@ -102,10 +107,10 @@ TensorSpecs infer(const Experts& op, Specs in, int) {
           scalar,
           {{num_elements(in[1].shape)}, DType::i32},
           {{op.num_experts}, DType::i32},
-          {{rows, in[0].shape[1]}, DType::f32},
+          {{rows, in[0].shape[1]}, in[0].dtype},
           {{op.num_experts}, DType::i32},
-          {wide, DType::f32},
-          {wide, DType::f32}};
+          {wide, in[0].dtype},
+          {wide, in[0].dtype}};
 }
 
 Gradients backward(const Experts& op, const BackwardContext& c) {
@@ -155,7 +160,7 @@ TensorSpecs infer(const ExpertsGrad&, Specs in, int) {
   expect_count("experts_grad", in, 13);
   expect_experts("experts_grad", in, in[2], in[3], in[4]);
   expect(in[12] == in[0], "experts_grad", in, "dout must be like x");
-  return {in[0], in[1], in[2], in[3], in[4]};
+  return {in[0], in[1], as_f32(in[2]), as_f32(in[3]), as_f32(in[4])};
 }
 
 Gradients backward(const ExpertsGrad&, const BackwardContext&) {
@@ -203,6 +208,8 @@ TensorSpecs infer(const Dispatch& op, Specs in, int) {
   expect_count("dispatch", in, 5);
   expect_sorted("dispatch", in, 2);
   expect_slots("dispatch", in, op.slots, in[0].shape[0]);
+  expect_one_type("dispatch", in, {0});
+  expect_f32("dispatch", in, {1});
   return {{{num_rows(op.slots, in[0].shape[0]), in[0].shape[1]}, in[0].dtype}, in[3]};
 }
 Gradients backward(const Dispatch&, const BackwardContext&) { not_differentiable("dispatch"); }
@@ -214,6 +221,8 @@ TensorSpecs infer(const DispatchGrad& op, Specs in, int) {
   expect_sorted("dispatch_grad", in, 2);
   expect(in[5].shape.size() == 2 && in[5].shape[1] == in[0].shape[1], "dispatch_grad", in,
          "drows must be (S,D)");
+  expect_one_type("dispatch_grad", in, {0, 5});
+  expect_f32("dispatch_grad", in, {1});
   expect(!op.adds_in_place || (in[6] == in[0] && in[7] == in[1]), "dispatch_grad", in,
          "what it adds to must be like x and scores");
   return {in[0], in[1]};
@@ -231,6 +240,7 @@ TensorSpecs infer(const Combine& op, Specs in, int) {
   expect_sorted("combine", in, 1);
   expect(in[0].shape.size() == 2 && in[1].shape[0] % op.top_k == 0, "combine", in,
          "rows must be (S,D), order k for each token");
+  expect_one_type("combine", in, {0});
   return expect_addend("combine", op.addend, in,
                        {{{in[1].shape[0] / op.top_k, in[0].shape[1]}, in[0].dtype}});
 }
@@ -246,6 +256,7 @@ TensorSpecs infer(const GroupedMatMul& op, Specs in, int) {
   expect(
       in[2].shape.size() == 1 && in[2].dtype == DType::i32 && in[2].shape[0] % in[1].shape[0] == 0,
       "grouped_matmul", in, "counts must be i32, E for each rank");
+  expect_one_type("grouped_matmul", in, {0, 1});
   return expect_addend("grouped_matmul", op.addend, in,
                        {{{in[0].shape[0], in[1].shape[3 - inner]}, in[0].dtype}});
 }
@@ -264,8 +275,9 @@ TensorSpecs infer(const GroupedMatMulGrad& op, Specs in, int) {
          "grouped_matmul_grad", in, "rows must be (S,K), dy (S,N)");
   expect(in[2].shape.size() == 1 && in[2].shape[0] % op.num_experts == 0, "grouped_matmul_grad", in,
          "counts must be E for each rank");
+  expect_one_type("grouped_matmul_grad", in, {0, 1});
   return expect_addend("grouped_matmul_grad", op.addend, in,
-                       {{{op.num_experts, in[0].shape[1], in[1].shape[1]}, in[0].dtype}});
+                       {{{op.num_experts, in[0].shape[1], in[1].shape[1]}, DType::f32}});
 }
 Gradients backward(const GroupedMatMulGrad&, const BackwardContext&) {
   not_differentiable("grouped_matmul_grad");

@@ -7,6 +7,8 @@ TensorSpecs infer(const RmsNorm&, Specs in, int) {
   expect_count("rms_norm", in, 2);
   expect(in[0].shape.size() == 2 && in[1].shape == Shape{in[0].shape[1]}, "rms_norm", in,
          "x must be (T,D), weight (D)");
+  expect_one_type("rms_norm", in, {0});
+  expect_f32("rms_norm", in, {1});
   return {in[0], {{in[0].shape[0]}, DType::f32}};
 }
 
@@ -28,6 +30,8 @@ TensorSpecs infer(const RmsNormGrad& op, Specs in, int) {
   expect_count("rms_norm_grad", in, 4 + num_addends(op.addend));
   expect(in[3].shape == in[0].shape && in[2].shape == Shape{in[0].shape[0]}, "rms_norm_grad", in,
          "x and dy must be (T,D), weight (D), rstd (T)");
+  expect_one_type("rms_norm_grad", in, {0, 3});
+  expect_f32("rms_norm_grad", in, {1, 2});
   return expect_addend("rms_norm_grad", op.addend, in, {in[0], in[1]});
 }
 
@@ -51,6 +55,7 @@ TensorSpecs infer(const HeadNorm& op, Specs in, int) {
   expect_count("head_norm", in, 1);
   expect(in[0].shape.size() == 2 && in[0].shape[1] % op.head_dim == 0, "head_norm", in,
          "x must be (T,n*h)");
+  expect_one_type("head_norm", in, {0});
   return {in[0], {{in[0].shape[0], in[0].shape[1] / op.head_dim}, DType::f32}};
 }
 
@@ -70,6 +75,8 @@ TensorSpecs infer(const HeadNormGrad& op, Specs in, int) {
   expect(in[0].shape.size() == 2 && in[2].shape == in[0].shape &&
              in[1].shape == Shape{in[0].shape[0], in[0].shape[1] / op.head_dim},
          "head_norm_grad", in, "x and dy must be (T,n*h), rstd (T,n)");
+  expect_one_type("head_norm_grad", in, {0, 2});
+  expect_f32("head_norm_grad", in, {1});
   return {in[0]};
 }
 

@@ -76,6 +76,7 @@ struct DescriptionOf {
   }
   NameAndFamily operator()(const AllReduceMax&) const { return {"all_reduce_max", "collective"}; }
   NameAndFamily operator()(const ExchangeRows&) const { return {"exchange_rows", "collective"}; }
+  NameAndFamily operator()(const Cast&) const { return {"cast", "cast"}; }
   NameAndFamily operator()(const ReturnRows&) const { return {"return_rows", "collective"}; }
 };
 
@@ -93,10 +94,14 @@ struct AttributesOf {
     constexpr std::array kTexts = {"", "adds", "adds_in_place"};
     return kTexts[static_cast<size_t>(addend)];
   }
+  std::string operator()(const Cast& op) const { return absl::StrFormat("to=%s", name(op.to)); }
+  std::string operator()(const Embedding& op) const {
+    return op.output == DType::f32 ? "" : absl::StrFormat("output=%s", name(op.output));
+  }
   std::string operator()(const EmbeddingGrad& op) const { return addend(op.addend); }
   std::string operator()(const MatMul& op) const {
     return words({op.transpose_a ? "transpose_a" : "", op.transpose_b ? "transpose_b" : "",
-                  addend(op.addend)});
+                  addend(op.addend), op.f32_output ? "f32_output" : ""});
   }
   std::string operator()(const RmsNormGrad& op) const { return addend(op.addend); }
   std::string operator()(const RmsNorm& op) const { return absl::StrFormat("eps=%g", op.eps); }
@@ -170,8 +175,8 @@ struct AttributesOf {
   std::string operator()(const ReturnRows& op) const { return along(op.axis); }
   template <typename Op>
   static std::string attention(const Op& op) {
-    return absl::StrFormat("head_dim=%d sequence_len=%d group=%d", op.head_dim, op.sequence_len,
-                           op.group);
+    return absl::StrFormat("head_dim=%d sequence_len=%d group=%d%s", op.head_dim, op.sequence_len,
+                           op.group, op.whole_sequences ? " whole_sequences" : "");
   }
   std::string operator()(const Attention& op) const { return attention(op); }
   std::string operator()(const AttentionGrad& op) const { return attention(op); }

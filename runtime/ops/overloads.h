@@ -3,6 +3,7 @@
 // runtime/ops/rules.h.
 #pragma once
 
+#include <initializer_list>
 #include <string>
 
 #include "runtime/builder.h"
@@ -66,6 +67,7 @@ CARAVAN_DECLARE_RULES(UpdateRouterBias)
 CARAVAN_DECLARE_RULES(AllReduceMax)
 CARAVAN_DECLARE_RULES(ExchangeRows)
 CARAVAN_DECLARE_RULES(ReturnRows)
+CARAVAN_DECLARE_RULES(Cast)
 #undef CARAVAN_DECLARE_RULES
 
 // --- what the rules of several families share
@@ -74,6 +76,10 @@ CARAVAN_DECLARE_RULES(ReturnRows)
 // Throws the internal error of a shape rule: "[matmul] f32[8,16], f32[8,4]: <what must hold>".
 void expect(bool ok, std::string_view op, Specs inputs, std::string_view what);
 void expect_count(std::string_view op, Specs inputs, size_t count);
+// Types: see runtime/ops.h. The inputs of these numbers are all f32, or all of one floating type.
+void expect_f32(std::string_view op, Specs inputs, std::initializer_list<size_t> which);
+void expect_one_type(std::string_view op, Specs inputs, std::initializer_list<size_t> which);
+TensorSpec as_f32(TensorSpec spec);  // of the same shape: the gradient of a weight
 
 // "Not differentiable" is written, never defaulted: for gradients, updates and collectives, which
 // parallelize or the optimizer add after autodiff.

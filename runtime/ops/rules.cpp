@@ -44,6 +44,23 @@ void expect_count(std::string_view op, Specs inputs, size_t count) {
   expect(inputs.size() == count, op, inputs, absl::StrFormat("needs %d inputs", count));
 }
 
+void expect_f32(std::string_view op, Specs inputs, std::initializer_list<size_t> which) {
+  for (const size_t i : which) {
+    expect(inputs[i].dtype == DType::f32, op, inputs, absl::StrFormat("input %d must be f32", i));
+  }
+}
+
+void expect_one_type(std::string_view op, Specs inputs, std::initializer_list<size_t> which) {
+  const DType first = inputs[*which.begin()].dtype;
+  expect(first != DType::i32, op, inputs, "needs f32 or bf16");
+  for (const size_t i : which) expect(inputs[i].dtype == first, op, inputs, "the dtypes differ");
+}
+
+TensorSpec as_f32(TensorSpec spec) {
+  spec.dtype = DType::f32;
+  return spec;
+}
+
 TensorSpecs expect_addend(std::string_view op, Addend addend, Specs inputs, TensorSpecs outputs) {
   expect(addend == Addend::none || inputs.back() == outputs[0], op, inputs,
          "the addend must be like the output");

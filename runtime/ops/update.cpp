@@ -9,6 +9,7 @@ TensorSpecs infer(const Accumulate&, Specs in, int) {
   expect_count("accumulate", in, 3);
   expect(in[0] == in[1] && in[2].shape.empty(), "accumulate", in,
          "sum and value must be alike, keep a scalar");
+  expect_f32("accumulate", in, {0, 1, 2});
   return {in[0]};
 }
 
@@ -25,6 +26,7 @@ Cost cost(const Accumulate&, Specs in, Specs out) {
 
 TensorSpecs infer(const SquaredNorm&, Specs in, int) {
   expect(!in.empty(), "squared_norm", in, "needs a value");
+  for (size_t i = 0; i < in.size(); ++i) expect_f32("squared_norm", in, {i});
   return {{{}, DType::f32}};
 }
 
@@ -69,6 +71,7 @@ TensorSpecs infer(const AdamW&, Specs in, int) {
   for (int i = 4; i < 7; ++i) {
     expect(in[i].shape.empty(), "adamw", in, "scale, learning_rate and step must be scalars");
   }
+  expect_f32("adamw", in, {0, 1, 2, 3, 4, 5, 6});
   return {in[0], in[2], in[3]};
 }
 

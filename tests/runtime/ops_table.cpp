@@ -216,6 +216,11 @@ std::vector<OpEntry> activation_cases() {
        {f32(x), f32(x)},
        unlike},
       {"add", Add{}, {variable(x), variable(x)}, {f32(x)}, unlike},
+      {"cast_f32",
+       Cast{DType::f32},
+       {variable(x)},
+       {f32(x)},
+       {bad(0, i32(x), "f32 and bf16 only")}},
   };
 }
 
