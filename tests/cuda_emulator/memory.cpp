@@ -20,6 +20,7 @@ cudaError_t cudaMalloc(void** memory, size_t bytes) {
   return *memory == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 cudaError_t cudaFree(void* memory) {
+  caravan::emulator::finish_streams();
   std::free(memory);
   return cudaSuccess;
 }

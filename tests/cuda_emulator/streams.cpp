@@ -6,6 +6,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 namespace caravan::emulator {
@@ -62,7 +63,16 @@ void enqueue(Stream& stream, Work work) {
   ++stream.num_put;
 }
 
+std::set<Stream*>& streams_of_this_thread() {
+  thread_local std::set<Stream*> streams;
+  return streams;
+}
+
 }  // namespace
+
+void finish_streams() {
+  for (Stream* stream : streams_of_this_thread()) run_until(*stream, stream->num_put);
+}
 
 void put(cudaStream_t handle, Work work) {
   Stream& stream = of(handle);
@@ -81,13 +91,16 @@ namespace emulator = caravan::emulator;
 extern "C" {
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = reinterpret_cast<cudaStream_t>(new emulator::Stream);
+  auto* made = new emulator::Stream;
+  emulator::streams_of_this_thread().insert(made);
+  *stream = reinterpret_cast<cudaStream_t>(made);
   return cudaSuccess;
 }
 cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) {
   return cudaStreamCreateWithFlags(stream, 0);
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  emulator::streams_of_this_thread().erase(&emulator::of(stream));
   delete &emulator::of(stream);
   return cudaSuccess;
 }

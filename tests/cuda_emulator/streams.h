@@ -12,4 +12,7 @@ namespace caravan::emulator {
 // Puts work on a stream: into the graph that is being captured on it, or into its queue.
 void put(cudaStream_t stream, std::function<void()> work);
 
+// Empties the streams that this thread made, as freeing memory does.
+void finish_streams();
+
 }  // namespace caravan::emulator

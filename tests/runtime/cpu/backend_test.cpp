@@ -11,12 +11,12 @@
 
 #include "runtime/cpu/threads.h"
 #include "runtime/error.h"
-#include "tests/runtime/cpu/op_check.h"
+#include "tests/runtime/kernels/op_check.h"
 
 namespace caravan {
 namespace {
 
-TEST(CpuThreads, EveryTaskOnceWithAnyCount) {
+TEST(Threads, EveryTaskOnceWithAnyCount) {
   for (const int count : {1, 2, 5}) {
     const cpu::CpuThreads threads(count);
     std::vector<int> visits(1000, 0);
@@ -31,13 +31,13 @@ TEST(CpuThreads, EveryTaskOnceWithAnyCount) {
   }
 }
 
-TEST(CpuThreads, ErrorsReachTheCaller) {
+TEST(Threads, ErrorsReachTheCaller) {
   const cpu::CpuThreads threads(2);
   const auto fail = [](int64_t task, int) { check(task != 3, "task %d", task); };
   EXPECT_THROW(threads.for_each(8, fail), Error);
 }
 
-TEST(CpuThreads, DenormalsAreFlushedInEveryTask) {
+TEST(Threads, DenormalsAreFlushedInEveryTask) {
   const volatile float tiny = std::numeric_limits<float>::min();
   std::atomic<int> denormals = 0;
   cpu::CpuThreads(3).for_each(64, [&](int64_t, int) {
@@ -46,7 +46,7 @@ TEST(CpuThreads, DenormalsAreFlushedInEveryTask) {
   EXPECT_EQ(denormals, 0);
 }
 
-TEST(CpuBackend, MemoryIsAlignedAndZero) {
+TEST(Backend, MemoryIsAlignedAndZero) {
   const auto backend = make_cpu_backend({.num_threads = 2});
   EXPECT_EQ(backend->description(), "cpu, 2 threads");
   for (const int64_t bytes : {int64_t{0}, int64_t{1}, int64_t{5000}, int64_t{9} << 20}) {
@@ -58,7 +58,7 @@ TEST(CpuBackend, MemoryIsAlignedAndZero) {
   }
 }
 
-TEST(CpuBackend, TooMuchMemoryIsAnError) {
+TEST(Backend, TooMuchMemoryIsAnError) {
   const auto backend = make_cpu_backend({});
   try {
     backend->reserve(int64_t{1} << 60);
@@ -69,7 +69,7 @@ TEST(CpuBackend, TooMuchMemoryIsAnError) {
   }
 }
 
-TEST(CpuBackend, FillAndCopies) {
+TEST(Backend, FillAndCopies) {
   const auto backend = make_cpu_backend({.num_threads = 2});
   const auto memory = backend->reserve(1 << 20);
   backend->fill(memory->data(), 0x7FC00001, 1 << 20);
@@ -81,7 +81,7 @@ TEST(CpuBackend, FillAndCopies) {
   EXPECT_EQ(reinterpret_cast<uint32_t*>(memory->data())[4], 42u);
 }
 
-TEST(CpuBackend, RunsThroughTheVariant) {
+TEST(Backend, RunsThroughTheVariant) {
   const auto backend = make_cpu_backend({.num_threads = 2});
   std::vector<Tensor> tensors = {normal({64, 32}, 1), empty({32})};
   const std::vector<TensorSpec> inputs = {tensors[0].spec()};
@@ -97,7 +97,7 @@ TEST(CpuBackend, RunsThroughTheVariant) {
   EXPECT_EQ(backend->workspace_bytes(Op{Add{}}, {}, {}), 0);
 }
 
-TEST(CpuBackend, RefusesOtherDtypes) {
+TEST(Backend, RefusesOtherDtypes) {
   const auto backend = make_cpu_backend({});
   const TensorView view{nullptr, {0}, DType::bf16};
   const Op op = Fill{0};
@@ -156,7 +156,7 @@ struct Queue {
   GatedCommunicator communicator;
 };
 
-TEST(CpuBackend, CommunicationRunsBesideAndInOrder) {
+TEST(Backend, CommunicationRunsBesideAndInOrder) {
   Queue queue(20);
   const auto backend = make_cpu_backend({.overlap = true});
   for (int64_t i = 0; i < 20; ++i) queue.put(*backend, i);  // returns while the gate is shut
@@ -174,7 +174,7 @@ TEST(CpuBackend, CommunicationRunsBesideAndInOrder) {
   EXPECT_NE(queue.communicator.thread, std::this_thread::get_id());
 }
 
-TEST(CpuBackend, MoreThanTheRingHolds) {
+TEST(Backend, MoreThanTheRingHolds) {
   Queue queue(1000);
   const auto backend = make_cpu_backend({.overlap = true});
   queue.communicator.open_gate();
@@ -183,7 +183,7 @@ TEST(CpuBackend, MoreThanTheRingHolds) {
   EXPECT_EQ(queue.communicator.order.size(), 1000u);
 }
 
-TEST(CpuBackend, WithoutOverlapOnTheCallingThread) {
+TEST(Backend, WithoutOverlapOnTheCallingThread) {
   Queue queue(3);
   queue.communicator.open_gate();
   const auto backend = make_cpu_backend({.overlap = false});
@@ -194,7 +194,7 @@ TEST(CpuBackend, WithoutOverlapOnTheCallingThread) {
   backend->synchronize();
 }
 
-TEST(CpuBackend, CommunicationErrorsSurfaceAtTheWait) {
+TEST(Backend, CommunicationErrorsSurfaceAtTheWait) {
   Queue queue(20);
   queue.communicator.failing_count = 13;
   const auto backend = make_cpu_backend({.overlap = true});

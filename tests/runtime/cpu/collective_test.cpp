@@ -2,8 +2,9 @@
 // can compute, and must end with the part that the op promises.
 #include <numeric>
 
+#include "runtime/cpu/kernels.h"
 #include "runtime/error.h"
-#include "tests/runtime/cpu/op_check.h"
+#include "tests/runtime/kernels/op_check.h"
 #include "tests/support/virtual_ranks.h"
 
 namespace caravan {
@@ -237,7 +238,7 @@ class CountingCommunicator final : public Communicator {
   int size_;
 };
 
-TEST(CpuAllReduce, NeighboursTravelTogether) {
+TEST(AllReduce, NeighboursTravelTogether) {
   std::vector<float> memory(512);
   const auto view = [&](int64_t at, int64_t count) {
     return TensorView{memory.data() + at, {count}, DType::f32};
@@ -272,7 +273,7 @@ TEST_P(CpuCollective, AllReduceOfABucket) {
   });
 }
 
-TEST(CpuSlice, ViewStaysWhereItIs) {
+TEST(Slice, ViewStaysWhereItIs) {
   Tensor whole = normal({8, 2}, 1);
   const Tensor before = whole;
   CountingCommunicator communicator(4);
@@ -281,7 +282,7 @@ TEST(CpuSlice, ViewStaysWhereItIs) {
   EXPECT_EQ(whole.words, before.words);
 }
 
-TEST(CpuAllGather, OtherDimsMustDivide) {
+TEST(AllGather, OtherDimsMustDivide) {
   CountingCommunicator communicator(4);
   Tensor shard = normal({3, 2}, 1);
   Tensor whole = empty({3, 6});

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <set>
 
-#include "tests/runtime/cpu/op_check.h"
+#include "tests/runtime/kernels/op_check.h"
 
 namespace caravan {
 namespace {
@@ -14,7 +14,7 @@ Tensor as_shape(Tensor tensor, const Shape& shape) {
   return tensor;
 }
 
-TEST(CpuRoute, OddShapes) {
+TEST(Route, OddShapes) {
   for (const int64_t num_experts : {1, 3, 16, 130}) {
     for (const int64_t k : {1, 2, 3}) {
       if (k > num_experts) continue;
@@ -26,7 +26,7 @@ TEST(CpuRoute, OddShapes) {
   }
 }
 
-TEST(CpuRoute, BiasPicksButDoesNotScore) {
+TEST(Route, BiasPicksButDoesNotScore) {
   Tensor logits = filled({1, 3}, 0.0f), bias = filled({3}, 0.0f);
   logits.at(0) = 1;
   bias.at(2) = 2;
@@ -35,7 +35,7 @@ TEST(CpuRoute, BiasPicksButDoesNotScore) {
   EXPECT_FLOAT_EQ(routed[0].at(0), 0.5f);  // the sigmoid of its logit, which is 0
 }
 
-TEST(CpuRoute, EqualLogitsPickTheFirstExperts) {
+TEST(Route, EqualLogitsPickTheFirstExperts) {
   const auto routed = check_op(Route{.top_k = 2}, {{filled({2, 4}, 0.0f)}, {{2, 2}, {2, 2}, {4}}});
   for (const size_t t : {0, 1}) {
     EXPECT_EQ(routed[1].words[2 * t], 0u);
@@ -44,9 +44,9 @@ TEST(CpuRoute, EqualLogitsPickTheFirstExperts) {
 }
 
 // A sick step still picks experts that exist, each once.
-TEST(CpuRoute, NaNPicksExperts) {
+TEST(Route, NaNPicksExperts) {
   const Tensor logits = filled({3, 4}, std::nanf(""));
-  const auto routed = run_kernel(Route{.top_k = 3}, {{logits}, {{3, 3}, {3, 3}, {4}}}, 1);
+  const auto routed = run_kernel(Route{.top_k = 3}, {{logits}, {{3, 3}, {3, 3}, {4}}});
   for (size_t t = 0; t < 3; ++t) {
     std::vector<uint32_t> picked(&routed[1].words[3 * t], &routed[1].words[3 * t] + 3);
     EXPECT_EQ(std::set(picked.begin(), picked.end()).size(), 3u);
@@ -54,7 +54,7 @@ TEST(CpuRoute, NaNPicksExperts) {
   }
 }
 
-TEST(CpuRouteGrad, EqualsNumericGradientsOfItsLosses) {
+TEST(RouteGrad, EqualsNumericGradientsOfItsLosses) {
   const int64_t num_experts = 6, k = 2, tokens = 24;
   const Tensor logits = normal({tokens, num_experts}, 1);
   const Tensor experts =
@@ -74,12 +74,12 @@ struct Sorted {
 };
 Sorted sorted(const Slots& slots, int64_t k = 1) {
   const Tensor experts = as_shape(integers(kPicks), {8 / k, k});
-  auto out = run_kernel(Assign{slots, 4, {}}, {{experts}, {{8}, {4}, {}, {}}}, 1);
+  auto out = run_kernel(Assign{slots, 4, {}}, {{experts}, {{8}, {4}, {}, {}}});
   for (Tensor* ids : {&out[0], &out[1]}) ids->dtype = DType::i32;
   return {out[0], out[1]};
 }
 
-TEST(CpuAssign, SortsByExpertInTheOrderOfTokens) {
+TEST(Assign, SortsByExpertInTheOrderOfTokens) {
   const Tensor experts = as_shape(integers(kPicks), {8, 1});
   const auto out = check_op(Assign{{1, 1}, 4, {}}, {{experts}, {{8}, {4}, {}, {}}});
   const std::vector<uint32_t> order = {1, 6, 0, 2, 3, 5, 7, 4}, ends = {0, 2, 7, 8};
@@ -89,7 +89,7 @@ TEST(CpuAssign, SortsByExpertInTheOrderOfTokens) {
   EXPECT_EQ(out[3].at(0), 0);
 }
 
-TEST(CpuAssign, CountsFurtherPasses) {
+TEST(Assign, CountsFurtherPasses) {
   const Tensor experts = as_shape(integers(kPicks), {8, 1});
   for (const auto& [rows, further] : {std::pair{1, 7}, {2, 3}, {3, 2}, {7, 1}, {8, 0}, {9, 0}}) {
     const auto out = check_op(Assign{{8, rows}, 4, {}}, {{experts}, {{8}, {4}, {}, {}}});
@@ -97,14 +97,14 @@ TEST(CpuAssign, CountsFurtherPasses) {
   }
 }
 
-TEST(CpuAssign, DropsTheLastOfAnExpert) {
+TEST(Assign, DropsTheLastOfAnExpert) {
   const Sorted kept = sorted({8, 8, true});  // 2 rows for each expert
   const std::vector<uint32_t> order = {1, 6, 0, 2, 4}, ends = {0, 2, 4, 5};
   for (size_t i = 0; i < 5; ++i) EXPECT_EQ(kept.order.words[i], order[i]);
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(kept.ends.words[i], ends[i]);
 }
 
-TEST(CpuDispatch, RowsOfAFirstPass) {
+TEST(Dispatch, RowsOfAFirstPass) {
   const Slots slots{8, 8};
   const Sorted s = sorted(slots);
   const Tensor x = normal({8, 70}, 1), scores = normal({8, 1}, 2);
@@ -114,14 +114,14 @@ TEST(CpuDispatch, RowsOfAFirstPass) {
   }
 }
 
-TEST(CpuDispatch, FurtherPassesTakeTheRest) {
+TEST(Dispatch, FurtherPassesTakeTheRest) {
   const Slots slots{8, 3};
   const Sorted s = sorted(slots);
   Tensor x = filled({8, 1}, 0.0f);
   for (int64_t t = 0; t < 8; ++t) x.at(t) = static_cast<float>(t);
   const auto rows = [&](float pass) {
     return run_kernel(Dispatch{slots, false, {}},
-                      {{x, filled({8, 1}, 1.0f), s.order, s.ends, scalar(pass)}, {{3, 1}, {4}}}, 1);
+                      {{x, filled({8, 1}, 1.0f), s.order, s.ends, scalar(pass)}, {{3, 1}, {4}}});
   };
   const auto second = rows(1), third = rows(2);
   EXPECT_EQ(second[0].at(0), 2);  // order 1 6 0 | 2 3 5 | 7 4
@@ -133,7 +133,7 @@ TEST(CpuDispatch, FurtherPassesTakeTheRest) {
   EXPECT_EQ(third[1].words[3], 1u);
 }
 
-TEST(CpuDispatchGrad, AddsUpByToken) {
+TEST(DispatchGrad, AddsUpByToken) {
   const Slots slots{4, 8};
   const Sorted s = sorted(slots, 2);
   const Tensor x = normal({4, 33}, 1), scores = normal({4, 2}, 2), drows = normal({8, 33}, 3);
@@ -144,7 +144,7 @@ TEST(CpuDispatchGrad, AddsUpByToken) {
   check_op(DispatchGrad{true, {}}, {inputs, {{4, 33}, {4, 2}}, {{0, 6}, {1, 7}}, 1e-5});
 }
 
-TEST(CpuCombine, AddsUpByToken) {
+TEST(Combine, AddsUpByToken) {
   const Slots slots{4, 8};
   const Sorted s = sorted(slots, 2);
   std::vector<Tensor> inputs = {normal({8, 33}, 1), s.order, s.ends, scalar(0)};
@@ -188,14 +188,14 @@ INSTANTIATE_TEST_SUITE_P(All, GroupedTest,
                                          Products{257, 130, {1, 1, 1}}));
 
 // Rows that nobody sent are neither read nor written.
-TEST(CpuGroupedMatMul, LeavesOutRowsOfNobody) {
+TEST(GroupedMatMul, LeavesOutRowsOfNobody) {
   const Tensor a = normal({10, 4}, 1), weights = normal({2, 4, 3}, 2);
-  const auto out = run_kernel(GroupedMatMul{false}, {{a, weights, integers({2, 3})}, {{10, 3}}}, 2);
+  const auto out = run_kernel(GroupedMatMul{false}, {{a, weights, integers({2, 3})}, {{10, 3}}});
   for (int64_t i = 0; i < 15; ++i) EXPECT_FALSE(std::isnan(out[0].at(i)));
   for (int64_t i = 15; i < 30; ++i) EXPECT_TRUE(std::isnan(out[0].at(i)));
 }
 
-TEST(CpuUpdateRouterBias, MovesTowardsTheMeanLoad) {
+TEST(UpdateRouterBias, MovesTowardsTheMeanLoad) {
   Tensor load = filled({4}, 2.0f);
   load.at(0) = 5;
   load.at(3) = 0;  // mean 2.25

@@ -1,17 +1,17 @@
 #include <cmath>
 
-#include "tests/runtime/cpu/op_check.h"
+#include "tests/runtime/kernels/op_check.h"
 
 namespace caravan {
 namespace {
 
-TEST(CpuScalar, FillAndDivide) {
+TEST(Scalar, FillAndDivide) {
   EXPECT_EQ(check_op(Fill{2.5f}, {{}, {{}}})[0].at(0), 2.5f);
   EXPECT_EQ(check_op(Divide{}, {{scalar(3), scalar(4)}, {{}}})[0].at(0), 0.75f);
   EXPECT_EQ(check_op(Divide{}, {{scalar(3), scalar(0)}, {{}}})[0].at(0), 0.0f);
 }
 
-TEST(CpuAccumulate, AddsInPlace) {
+TEST(Accumulate, AddsInPlace) {
   const Shape shape{70, 501};
   for (const float keep : {1.0f, 0.5f}) {
     check_op(Accumulate{},
@@ -19,20 +19,20 @@ TEST(CpuAccumulate, AddsInPlace) {
   }
 }
 
-TEST(CpuAccumulate, KeepZeroForgetsNaN) {
+TEST(Accumulate, KeepZeroForgetsNaN) {
   const Tensor value = normal({40000}, 2);
   const auto sum =
       check_op(Accumulate{}, {{empty({40000}), value, scalar(0)}, {{40000}}, {{0, 0}}, 0});
   EXPECT_EQ(sum[0].words, value.words);
 }
 
-TEST(CpuSquaredNorm, ManyValues) {
+TEST(SquaredNorm, ManyValues) {
   const std::vector<Tensor> values = {normal({100, 501}, 1), normal({7}, 2), normal({16384}, 3),
                                       filled({0}, 0), normal({16385}, 4)};
   check_op(SquaredNorm{}, {values, {{}}, {}, 1e-6});
 }
 
-TEST(CpuClipScale, ClipsOnlyWhatIsLarger) {
+TEST(ClipScale, ClipsOnlyWhatIsLarger) {
   const auto clip = [](float max_norm, float squared, float num_valid) {
     return check_op(ClipScale{max_norm},
                     {{scalar(squared), scalar(num_valid), scalar(5)}, {{}, {}}, {}, 1e-6});
@@ -55,7 +55,7 @@ OpCase adamw_case(int64_t size, float rate, float step) {
           1e-6};
 }
 
-TEST(CpuAdamW, InPlaceAtEarlyAndLateSteps) {
+TEST(AdamW, InPlaceAtEarlyAndLateSteps) {
   const AdamW op{0.9f, 0.95f, 1e-8f, 0.1f};
   for (const float step : {1.0f, 2.0f, 100000.0f}) {
     check_op(op, adamw_case(1, 1e-3f, step));
@@ -64,18 +64,18 @@ TEST(CpuAdamW, InPlaceAtEarlyAndLateSteps) {
 }
 
 // What is not finite must not reach the weights, whichever of loss and gradient shows it.
-TEST(CpuClipScale, NoScaleWithoutAFiniteLossAndNorm) {
+TEST(ClipScale, NoScaleWithoutAFiniteLossAndNorm) {
   for (const float max_norm : {0.0f, 1.0f}) {
     for (const auto& [squared, loss] :
          {std::pair{NAN, 1.0f}, {INFINITY, 1.0f}, {4.0f, NAN}, {4.0f, INFINITY}}) {
       const OpCase c{{scalar(squared), scalar(2), scalar(loss)}, {{}, {}}};
-      const auto out = run_kernel(ClipScale{max_norm}, c, 1);
+      const auto out = run_kernel(ClipScale{max_norm}, c);
       EXPECT_TRUE(std::isnan(out[0].at(0))) << squared << " " << loss;
     }
   }
 }
 
-TEST(CpuAdamW, ChangesNothingWithoutAFiniteScale) {
+TEST(AdamW, ChangesNothingWithoutAFiniteScale) {
   for (const float scale : {NAN, INFINITY}) {
     OpCase c = adamw_case(40001, 1e-2f, 3.0f);
     c.inputs[1].at(77) = NAN;
@@ -88,7 +88,7 @@ TEST(CpuAdamW, ChangesNothingWithoutAFiniteScale) {
 }
 
 // From zero moments the first step moves every weight by the learning rate, after the decay.
-TEST(CpuAdamW, FirstStepByHand) {
+TEST(AdamW, FirstStepByHand) {
   OpCase c = adamw_case(2, 0.1f, 1.0f);
   c.inputs[0] = filled({2}, 2.0f);
   c.inputs[1].at(0) = 12.0f;

@@ -1,11 +1,11 @@
-#include "tests/runtime/cpu/op_check.h"
+#include "tests/runtime/kernels/op_check.h"
 
 namespace caravan {
 namespace {
 
 constexpr float kEps = 1e-5f;
 
-TEST(CpuRmsNorm, OddShapes) {
+TEST(RmsNorm, OddShapes) {
   for (const Shape& shape : {Shape{1, 1}, {33, 7}, {65, 384}, {200, 520}, {3, 1030}}) {
     const Tensor x = normal(shape, 1, 3.0);
     const Tensor weight = normal({shape[1]}, 2);
@@ -15,22 +15,22 @@ TEST(CpuRmsNorm, OddShapes) {
   }
 }
 
-TEST(CpuRmsNorm, GradientAddsToWhatIsThere) {
+TEST(RmsNorm, GradientAddsToWhatIsThere) {
   const Shape shape = {70, 50};
   const Tensor x = normal(shape, 1), weight = normal({50}, 2), addend = normal(shape, 4);
-  const Tensor rstd = run_kernel(RmsNorm{kEps}, {{x, weight}, {shape, {70}}}, 1)[1];
+  const Tensor rstd = run_kernel(RmsNorm{kEps}, {{x, weight}, {shape, {70}}})[1];
   const std::vector<Tensor> inputs = {x, weight, rstd, normal(shape, 3), addend};
   check_op(RmsNormGrad{Addend::separate}, {inputs, {shape, {50}}, {}, 3e-5, 0.1});
   check_op(RmsNormGrad{Addend::in_place}, {inputs, {shape, {50}}, {{0, 4}}, 3e-5, 0.1});
 }
 
-TEST(CpuRmsNorm, ZerosStayFinite) {
+TEST(RmsNorm, ZerosStayFinite) {
   const Tensor x = filled({4, 16}, 0.0f);
   const auto forward = check_op(RmsNorm{kEps}, {{x, filled({16}, 1.0f)}, {{4, 16}, {4}}});
   EXPECT_FLOAT_EQ(forward[1].at(0), 316.22776f);  // 1 / sqrt(eps)
 }
 
-TEST(CpuHeadNorm, OddShapes) {
+TEST(HeadNorm, OddShapes) {
   for (const int64_t head_dim : {1, 2, 7, 64, 128, 1030}) {
     for (const int64_t heads : {1, 3}) {
       const Shape shape = {70, heads * head_dim}, by_head = {70, heads};
@@ -42,7 +42,7 @@ TEST(CpuHeadNorm, OddShapes) {
 }
 
 // A head of zeros beside one of numbers: heads do not touch each other.
-TEST(CpuHeadNorm, EveryHeadByItself) {
+TEST(HeadNorm, EveryHeadByItself) {
   Tensor x = filled({2, 8}, 0.0f);
   for (int64_t i = 4; i < 8; ++i) x.at(i) = 2.0f;
   const auto y = check_op(HeadNorm{4, kEps}, {{x}, {{2, 8}, {2, 2}}});

@@ -2,7 +2,7 @@
 #include <limits>
 
 #include "runtime/error.h"
-#include "tests/runtime/cpu/op_check.h"
+#include "tests/runtime/kernels/op_check.h"
 
 namespace caravan {
 namespace {
@@ -60,7 +60,7 @@ void check_attention(const Geometry& g, int64_t document_len, double std = 1.0) 
   check_tensors(g, g.num_heads / g.num_kv_heads, make(g, document_len, std), std);
 }
 
-TEST(CpuAttention, HeadWidthsAndGroups) {
+TEST(Attention, HeadWidthsAndGroups) {
   check_attention({2, 33, 2, 2, 8}, 0);
   check_attention({1, 70, 4, 2, 20}, 0);
   check_attention({1, 65, 6, 2, 64}, 0);
@@ -69,7 +69,7 @@ TEST(CpuAttention, HeadWidthsAndGroups) {
 }
 
 // Of queries a rank has some heads, of keys and values all: one group, parts of two, part of one.
-TEST(CpuAttention, QueryHeadsAmongMoreKeyHeads) {
+TEST(Attention, QueryHeadsAmongMoreKeyHeads) {
   const auto check = [](int64_t num_heads, int64_t first_head, int64_t num_kv_heads,
                         int64_t group) {
     SCOPED_TRACE(testing::Message() << num_heads << " heads from " << first_head);
@@ -83,36 +83,36 @@ TEST(CpuAttention, QueryHeadsAmongMoreKeyHeads) {
   for (const int64_t first : {0, 2, 6}) check(2, first, 2, 4);
 }
 
-TEST(CpuAttention, HeadsThatDoNotFit) {
+TEST(Attention, HeadsThatDoNotFit) {
   Tensors in = make({1, 10, 2, 2, 8}, 0);
   in.q.offset = {0, 48};  // its key heads are not here
   const OpCase c{{in.q, in.k, in.v, in.document_start}, {in.q.shape, {10, 2}}};
-  EXPECT_THROW(run_kernel(Attention{8, 10, 2}, c, 1), Error);
+  EXPECT_THROW(run_kernel(Attention{8, 10, 2}, c), Error);
 }
 
-TEST(CpuAttention, SingleTokens) {
+TEST(Attention, SingleTokens) {
   check_attention({1, 1, 2, 1, 16}, 0);
   check_attention({5, 1, 2, 2, 8}, 0);
 }
 
-TEST(CpuAttention, SeveralChunksOfKeys) { check_attention({1, 600, 2, 1, 16}, 0); }
+TEST(Attention, SeveralChunksOfKeys) { check_attention({1, 600, 2, 1, 16}, 0); }
 
-TEST(CpuAttention, PackedDocuments) {
+TEST(Attention, PackedDocuments) {
   check_attention({2, 64, 2, 1, 16}, 1);
   check_attention({2, 130, 4, 2, 8}, 7);
   check_attention({1, 150, 2, 2, 16}, 64);
   check_attention({1, 600, 2, 1, 8}, 290);
 }
 
-TEST(CpuAttention, LargeScores) { check_attention({1, 80, 2, 1, 32}, 0, 12.0); }
+TEST(Attention, LargeScores) { check_attention({1, 80, 2, 1, 32}, 0, 12.0); }
 
 // What lies in another document or later must not matter, not even as infinity.
-TEST(CpuAttention, UnseenKeysDoNotMatter) {
+TEST(Attention, UnseenKeysDoNotMatter) {
   const Geometry g{1, 96, 2, 1, 16};
   Tensors in = make(g, 32);
   const auto run = [&] {
     return run_kernel(Attention{g.head_dim, g.sequence_len, g.num_heads / g.num_kv_heads},
-                      {{in.q, in.k, in.v, in.document_start}, {in.q.shape, {96, 2}}}, 1);
+                      {{in.q, in.k, in.v, in.document_start}, {in.q.shape, {96, 2}}});
   };
   const auto before = run();
   for (int64_t i = 0; i < 32 * 16; ++i) in.k.at(i) = in.v.at(i) = 1e30f;
@@ -122,31 +122,31 @@ TEST(CpuAttention, UnseenKeysDoNotMatter) {
 }
 
 // Sums over other documents would overflow.
-TEST(CpuAttention, HugeUnseenValuesDoNotMatter) {
+TEST(Attention, HugeUnseenValuesDoNotMatter) {
   const Geometry g{1, 96, 2, 1, 16};
   Tensors in = make(g, 32);
   for (int64_t i = 0; i < 32 * 16; ++i) in.v.at(i) = 3e38f;
   const auto made = run_kernel(Attention{g.head_dim, g.sequence_len, g.num_heads / g.num_kv_heads},
-                               {{in.q, in.k, in.v, in.document_start}, {in.q.shape, {96, 2}}}, 1);
+                               {{in.q, in.k, in.v, in.document_start}, {in.q.shape, {96, 2}}});
   for (int64_t i = 32 * 32; i < made[0].size(); ++i) ASSERT_TRUE(std::isfinite(made[0].at(i))) << i;
 }
 
 // Nothing that a token sees has a weight: no number, rather than what it does not see.
-TEST(CpuAttention, InfinitelyUnlikelyKeys) {
+TEST(Attention, InfinitelyUnlikelyKeys) {
   Tensors in = make({1, 40, 1, 1, 1}, 0);
   for (int64_t i = 0; i < 40; ++i) in.q.at(i) = 1.0f;
   for (int64_t i = 0; i < 2; ++i) in.k.at(i) = -std::numeric_limits<float>::infinity();
-  const auto made = run_kernel(Attention{1, 40},
-                               {{in.q, in.k, in.v, in.document_start}, {in.q.shape, {40, 1}}}, 1);
+  const auto made =
+      run_kernel(Attention{1, 40}, {{in.q, in.k, in.v, in.document_start}, {in.q.shape, {40, 1}}});
   for (int64_t i = 0; i < 40; ++i) EXPECT_EQ(std::isnan(made[0].at(i)), i < 2) << i;
 }
 
-TEST(CpuAttention, TokensThatAreNoSequences) {
+TEST(Attention, TokensThatAreNoSequences) {
   const Geometry g{1, 10, 2, 1, 8};
   const Tensors in = make(g, 0);
   const OpCase c{{in.q, in.k, in.v, in.document_start}, {in.q.shape, {10, 2}}};
-  EXPECT_THROW(run_kernel(Attention{8, 4, 2}, c, 1), Error);
-  EXPECT_THROW(run_kernel(Attention{6, 10, 2}, c, 1), Error);
+  EXPECT_THROW(run_kernel(Attention{8, 4, 2}, c), Error);
+  EXPECT_THROW(run_kernel(Attention{6, 10, 2}, c), Error);
 }
 
 }  // namespace

@@ -1,14 +1,15 @@
-// Runs a CPU kernel on tensors made by hand and holds it to what every kernel promises: the
-// reference's result, the same bits again and with any number of threads, no write beyond its
-// outputs and its workspace, and no use of what they held before.
+// Runs a kernel of the device under test on tensors made by hand and holds it to what every kernel
+// promises: the reference's result, the same bits again, no write beyond its outputs and its
+// workspace, and no use of what they held before. The tests of this folder are linked once for
+// every device.
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <vector>
 
-#include "runtime/cpu/kernels.h"
-#include "runtime/cpu/reference.h"
+#include "runtime/backend.h"
+#include "runtime/ops.h"
 
 namespace caravan {
 
@@ -70,27 +71,13 @@ class Call {
   Tensor workspace_;
 };
 
-template <typename Op>
-std::vector<Tensor> run_kernel(const Op& op, const OpCase& c, int num_threads) {
-  Call call(c);
-  const auto inputs = call.input_specs();
-  const auto outputs = call.output_specs();
-  const int64_t bytes = cpu::workspace_bytes(op, {inputs, outputs, num_threads});
-  cpu::run(op, call.args(bytes), cpu::CpuThreads(num_threads));
-  return call.finish();
-}
+// What the slow specification gives.
+std::vector<Tensor> run_reference(const Op& op, const OpCase& c);
 
+// --- of the device under test: tests/runtime/<device>/device_under_test.cpp
+// -------------------------
+std::vector<Tensor> run_kernel(const Op& op, const OpCase& c);
 // All of the promises; returns the kernel's outputs.
-template <typename Op>
-std::vector<Tensor> check_op(const Op& op, const OpCase& c) {
-  const std::vector<Tensor> actual = run_kernel(op, c, 1);
-  expect_same_bits(actual, run_kernel(op, c, 1), "run again");
-  expect_same_bits(actual, run_kernel(op, c, 2), "with 2 threads");
-  expect_same_bits(actual, run_kernel(op, c, 3), "with 3 threads");
-  Call reference(c);
-  reference::run(op, reference.args(0));
-  expect_close(actual, reference.finish(), c.tolerance, c.scale);
-  return actual;
-}
+std::vector<Tensor> check_op(const Op& op, const OpCase& c);
 
 }  // namespace caravan

@@ -1,4 +1,4 @@
-#include "tests/runtime/cpu/op_check.h"
+#include "tests/runtime/kernels/op_check.h"
 
 namespace caravan {
 namespace {
@@ -9,7 +9,7 @@ struct Size {
   int64_t k;
 };
 
-TEST(CpuMatMul, EveryTransposeAndOddSizes) {
+TEST(MatMul, EveryTransposeAndOddSizes) {
   const Size sizes[] = {{1, 1, 1}, {3, 5, 7}, {1, 130, 64}, {65, 33, 17}, {100, 64, 200}};
   for (const auto [m, n, k] : sizes) {
     for (const bool transpose_a : {false, true}) {
@@ -22,30 +22,30 @@ TEST(CpuMatMul, EveryTransposeAndOddSizes) {
   }
 }
 
-TEST(CpuMatMul, SeveralTilesBothWays) {
+TEST(MatMul, SeveralTilesBothWays) {
   const Size size{517, 1043, 24};
   const Tensor b = normal({size.n, size.k}, 2);
   check_op(MatMul{false, true}, {{normal({size.m, size.k}, 1), b}, {{size.m, size.n}}});
   check_op(MatMul{true, true}, {{normal({size.k, size.m}, 1), b}, {{size.m, size.n}}});
 }
 
-TEST(CpuMatMul, AddsToWhatIsThere) {
+TEST(MatMul, AddsToWhatIsThere) {
   const Tensor a = normal({33, 50}, 1), b = normal({41, 50}, 2), addend = normal({33, 41}, 3);
   check_op(MatMul{false, true, Addend::separate}, {{a, b, addend}, {{33, 41}}});
   check_op(MatMul{false, true, Addend::in_place}, {{a, b, addend}, {{33, 41}}, {{0, 2}}});
 }
 
-TEST(CpuMatMul, NoRows) { check_op(MatMul{}, {{normal({0, 8}, 1), normal({8, 4}, 2)}, {{0, 4}}}); }
+TEST(MatMul, NoRows) { check_op(MatMul{}, {{normal({0, 8}, 1), normal({8, 4}, 2)}, {{0, 4}}}); }
 
-TEST(CpuMatMul, NoDepthGivesZeros) {
+TEST(MatMul, NoDepthGivesZeros) {
   check_op(MatMul{}, {{normal({5, 0}, 1), normal({0, 4}, 2)}, {{5, 4}}});
 }
 
-TEST(CpuAddBias, AddsToEveryRow) {
+TEST(AddBias, AddsToEveryRow) {
   check_op(AddBias{}, {{normal({131, 19}, 1), normal({19}, 2)}, {{131, 19}}, {}, 0});
 }
 
-TEST(CpuSumRows, OddNumbersOfRows) {
+TEST(SumRows, OddNumbersOfRows) {
   for (const int64_t rows : {0, 1, 63, 64, 65, 200, 5000}) {
     check_op(SumRows{}, {{normal({rows, 21}, 1)}, {{21}}});
   }

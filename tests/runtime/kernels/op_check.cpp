@@ -1,7 +1,9 @@
-#include "tests/runtime/cpu/op_check.h"
+#include "tests/runtime/kernels/op_check.h"
 
 #include <cmath>
 
+#include "runtime/cpu/reference.h"
+#include "runtime/error.h"
 #include "runtime/rng.h"
 
 namespace caravan {
@@ -120,6 +122,20 @@ std::vector<Tensor> Call::finish() {
     EXPECT_TRUE(input.guards_intact()) << "wrote beyond an input " << to_string(input.shape);
   }
   return outputs_;
+}
+
+std::vector<Tensor> run_reference(const Op& op, const OpCase& c) {
+  Call call(c);
+  const KernelArgs args = call.args(0);
+  const auto run = [&](const auto& concrete) {
+    if constexpr (requires { reference::run(concrete, args); }) {
+      reference::run(concrete, args);
+    } else {
+      throw internal_error("this op has no specification of its own");
+    }
+  };
+  std::visit(run, op);
+  return call.finish();
 }
 
 }  // namespace caravan

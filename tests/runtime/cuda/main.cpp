@@ -1,0 +1,22 @@
+// Without a device every test is skipped, by name.
+#include <gtest/gtest.h>
+
+#include "runtime/cuda/cuda.h"
+
+namespace {
+
+class NeedsDevice : public testing::Environment {
+ public:
+  void SetUp() override {
+    const caravan::CudaStatus status = caravan::examine_cuda();
+    if (!status.problem.empty()) GTEST_SKIP() << "skipped: " << status.problem;
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  testing::InitGoogleTest(&argc, argv);
+  testing::AddGlobalTestEnvironment(new NeedsDevice);
+  return RUN_ALL_TESTS();
+}
