@@ -124,6 +124,10 @@ struct Slots {
   // pass goes through the same rows in further passes, and nothing is lost.
   bool drops = false;
 };
+// S. num_tokens: whole sequences.
+inline int64_t num_rows(const Slots& slots, int64_t num_tokens) {
+  return num_tokens / slots.sequence_len * slots.per_sequence;
+}
 // Scores are sigmoids of the logits of the picked experts. With a bias the largest score + bias are
 // picked; it has no other part in what comes out.
 // The gradient adds two terms that are no part of the loss that is shown: the balance loss of each
