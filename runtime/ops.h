@@ -9,6 +9,7 @@
 // infer, backward, shard, cost; a backend: run). A missing answer does not compile or link.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -25,7 +26,7 @@ enum class Addend : uint8_t { none, separate, in_place };
 // --- embedding -------------------------------------------------------------------------------
 // Where the table is sharded by rows, a rank gives zeros for the ids of others.
 struct Embedding {};  // table (V,D), ids (T) i32 -> (T,D)
-// The table only says how its gradient lies; it is not read. Rows are added in token order.
+// The table only says how its gradient lies (is_read). Rows are added in token order.
 struct EmbeddingGrad {  // table (V,D), ids (T) i32, dy (T,D) -> (V,D)
   Addend addend = Addend::none;
 };
@@ -271,6 +272,9 @@ Addend addend(const Op& op);            // none also for ops that cannot have on
 // Of collectives, and of ops that only ask for their place on it: Slice, and those of experts.
 std::optional<Axis> collective_axis(const Op& op);
 bool is_collective(const Op& op);  // moves data between ranks
+// False for an input that only tells the shape and placement of the first output: what it holds
+// does not matter, and no more of it need be there than where it is kept.
+bool is_read(const Op& op, size_t input);
 // What a pass inserts after parallelize: has neither a gradient nor a placement rule.
 bool is_placed_already(const Op& op);
 
