@@ -53,12 +53,6 @@ std::string common_identity(Communicator& world, const DataFeed& data) {
   return all[0];
 }
 
-// "dp 2 x tp 2, sequence parallel"
-std::string describe_layout(const Config& config, const Mesh& mesh) {
-  const bool splits_sequences = config.parallel.sequence_parallel && mesh.size(Axis::tp) > 1;
-  return to_string(mesh) + (splits_sequences ? ", sequence parallel" : "");
-}
-
 // Who reads other tokens than the others: "4 ranks", "2 groups of 2 ranks".
 std::string batch_parts(const Mesh& mesh) {
   const int parts = mesh.size(Axis::dp) * mesh.size(Axis::ep), tp = mesh.size(Axis::tp);
@@ -150,7 +144,7 @@ void Trainer::show_start() const {
   console_->table({
       {"run folder", config_.output_dir},
       {"parameters", format_parameters(num_parameters(s.plan()))},
-      {"mesh", describe_layout(config_, s.mesh())},
+      {"mesh", describe_mesh(config_, s.mesh())},
       {"device", session_->backend().description()},
       {"ZeRO stage", std::to_string(config_.parallel.zero)},
       {"tokens per step", format_count(batch * config_.data.sequence_len)},

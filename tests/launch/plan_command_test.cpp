@@ -76,7 +76,7 @@ TEST_F(Plan, NamesEveryAxisAndWhatIsSharded) {
       "parallel={dp: 2, tp: 2, zero: 3, sequence_parallel: true, bucket_bytes: 16KiB}"};
   const std::string all = text();  // of as many ranks as the axes have
   for (const char* part :
-       {"mesh   dp 2 x tp 2, zero 3, sequence parallel\n",
+       {"mesh   dp 2 x tp 2, sequence parallel, zero 3\n",
         "step   128 tokens = dp 2 x micro_batch_size 2 x sequence_len 16 x accumulation 2\n",
         "all_gather@dp\n"}) {
     EXPECT_NE(all.find(part), std::string::npos) << part << "\nin\n" << all;
