@@ -216,8 +216,8 @@ struct AdamW {  // param, grad, m, v of one shape, scale (), learning_rate (), s
 // The bias of experts with more than the mean load falls, that of others rises (Wang et al.,
 // "Auxiliary-loss-free load balancing strategy for mixture-of-experts"): by rate times the distance
 // from the mean over the mean, at most by rate. Their sign alone would turn a single token that
-// rounding sends elsewhere into a whole step of the bias. Like AdamW, it changes nothing where scale
-// is not finite.
+// rounding sends elsewhere into a whole step of the bias. Like AdamW, it changes nothing where
+// scale is not finite.
 struct UpdateRouterBias {  // bias (E), load (E), scale () -> bias, in place
   float rate;
 };
