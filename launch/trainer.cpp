@@ -17,10 +17,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 void set_batch(Executor& executor, Backend& backend, const Batch& batch) {
   const auto copy = [&](std::string_view name, const std::vector<int32_t>& from) {
     const TensorView& to = executor.input(name);

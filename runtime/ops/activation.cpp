@@ -9,8 +9,6 @@ void expect_alike(std::string_view op, Specs in, size_t count) {
   for (const TensorSpec& spec : in) expect(spec == in[0], op, in, "the shapes differ");
 }
 
-double elements(const TensorSpec& spec) { return static_cast<double>(num_elements(spec.shape)); }
-
 }  // namespace
 
 TensorSpecs infer(const SwiGlu&, Specs in, int) {
