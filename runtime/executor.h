@@ -65,6 +65,7 @@ class Executor {
     size_t first;
     size_t end;
     TensorView count;
+    int last_communication = -1;  // step; -1: none of them
   };
 
   // An input or output as the caller names it.

@@ -5,6 +5,7 @@
 // that the blocks cover is padded to size blocks (Value::padding_elements; a shard's own storage
 // is a whole block), so blocks travel whole and what is beyond a view is never read.
 #include <cstring>
+#include <numeric>
 
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/scratch.h"
@@ -217,13 +218,14 @@ void run(const AllReduceMax&, const KernelArgs& args, const CpuThreads&) {
 namespace {
 
 // Bytes of each rank's rows; counts (ranks * E): how many there are for each expert of each rank.
-std::span<const int64_t> row_bytes(const int32_t* counts, int64_t num_counts, int num_ranks,
-                                   int64_t bytes_per_row, Scratch& scratch) {
+std::span<const int64_t> row_bytes(const TensorView& rows, const TensorView& counts, int num_ranks,
+                                   Scratch& scratch) {
   int64_t* bytes = scratch.take<int64_t>(num_ranks);
-  const int64_t experts = num_counts / num_ranks;
+  const int64_t bytes_per_row = rows.dim(1) * size_bytes(rows.dtype);
+  const int64_t experts = counts.size() / num_ranks;
   for (int64_t rank = 0; rank < num_ranks; ++rank) {
-    bytes[rank] = 0;
-    for (int64_t e = 0; e < experts; ++e) bytes[rank] += counts[rank * experts + e] * bytes_per_row;
+    const auto* of_rank = counts.as<int32_t>() + rank * experts;
+    bytes[rank] = std::accumulate(of_rank, of_rank + experts, int64_t{0}) * bytes_per_row;
   }
   return {bytes, static_cast<size_t>(num_ranks)};
 }
@@ -232,8 +234,6 @@ std::span<const int64_t> row_bytes(const int32_t* counts, int64_t num_counts, in
 int64_t exchange_scratch_bytes(const TensorSpec& counts) {
   return 2 * scratch_bytes<int64_t>(num_elements(counts.shape));
 }
-
-int64_t bytes_per_row(const TensorView& rows) { return rows.dim(1) * size_bytes(rows.dtype); }
 
 }  // namespace
 
@@ -244,16 +244,13 @@ int64_t workspace_bytes(const ExchangeRows&, const WorkspaceQuery& query) {
 void run(const ExchangeRows&, const KernelArgs& args, const CpuThreads&) {
   Communicator& communicator = communicator_of(args);
   const TensorView& rows = args.inputs[0];
-  const TensorView& counts = args.inputs[1];
-  const auto* sent = counts.as<int32_t>();
-  auto* received = args.outputs[1].as<int32_t>();
+  const TensorView& sent = args.inputs[1];
+  const TensorView& received = args.outputs[1];
   const int size = communicator.size();
-  communicator.all_to_all(sent, received, bytes_of(counts) / size);
+  communicator.all_to_all(sent.as<int32_t>(), received.as<int32_t>(), bytes_of(sent) / size);
   Scratch scratch(args);
-  const auto bytes = [&](const int32_t* by_expert) {
-    return row_bytes(by_expert, counts.size(), size, bytes_per_row(rows), scratch);
-  };
-  const auto send_bytes = bytes(sent), recv_bytes = bytes(received);
+  const auto send_bytes = row_bytes(rows, sent, size, scratch);
+  const auto recv_bytes = row_bytes(rows, received, size, scratch);
   communicator.all_to_all_v(rows.data, send_bytes, args.outputs[0].data, recv_bytes);
 }
 
@@ -264,12 +261,10 @@ int64_t workspace_bytes(const ReturnRows&, const WorkspaceQuery& query) {
 void run(const ReturnRows&, const KernelArgs& args, const CpuThreads&) {
   Communicator& communicator = communicator_of(args);
   const TensorView& rows = args.inputs[0];
+  const int size = communicator.size();
   Scratch scratch(args);
-  const auto bytes = [&](const TensorView& counts) {
-    return row_bytes(counts.as<int32_t>(), counts.size(), communicator.size(), bytes_per_row(rows),
-                     scratch);
-  };
-  const auto back = bytes(args.inputs[1]), held = bytes(args.inputs[2]);
+  const auto back = row_bytes(rows, args.inputs[1], size, scratch);
+  const auto held = row_bytes(rows, args.inputs[2], size, scratch);
   communicator.all_to_all_v(rows.data, held, args.outputs[0].data, back);
 }
 
