@@ -1,13 +1,12 @@
 #include "launch/trainer.h"
 
-#include "launch/device.h"
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "absl/strings/str_format.h"
 #include "launch/clock.h"
+#include "launch/device.h"
 #include "launch/process_memory.h"
 #include "launch/run_state.h"
 #include "optim/lr_schedule.h"
@@ -65,7 +64,7 @@ Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
     : config_(with_data_vocabulary(config)), signals_(signals), options_(options) {
   Communicator& world = mpi.world();
   validate(config_, world.size());
-  choose_device(config_);  // before anything is read
+  choose_device(config_);  // before a run folder is made
   const bool is_first = world.rank() == 0;
   if (is_first) folder_ = std::make_unique<RunFolder>(config_);
   data_ =
