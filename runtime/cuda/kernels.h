@@ -43,8 +43,8 @@ struct Queue {
 // void run(const TemperatureScale& op, const KernelArgs& args, const Queue& queue);
 // void run(const ChunkStart& op, const KernelArgs& args, const Queue& queue);
 // --- attention.cu, attention_grad.cu ---
-// void run(const Attention& op, const KernelArgs& args, const Queue& queue);
-// void run(const AttentionGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Attention& op, const KernelArgs& args, const Queue& queue);
+void run(const AttentionGrad& op, const KernelArgs& args, const Queue& queue);
 // --- activation.cu ---
 // void run(const SwiGlu& op, const KernelArgs& args, const Queue& queue);
 // void run(const SwiGluGrad& op, const KernelArgs& args, const Queue& queue);
@@ -92,6 +92,8 @@ template <typename OpStruct>
 int64_t workspace_bytes(const OpStruct&, const WorkspaceQuery&) {
   return 0;  // most ops need none
 }
+
+int64_t workspace_bytes(const AttentionGrad& op, const WorkspaceQuery& query);
 
 // TEMPORARY
 template <typename OpStruct>
