@@ -18,44 +18,34 @@ namespace {
 // Two rows (lane_row() and + 8) of each of a warp's row tiles.
 template <int kRowTiles>
 struct SoftmaxRows {
-  int token[kRowTiles][2];
-  int start[kRowTiles][2];  // of its document
   float largest[kRowTiles][2];
   float sum[kRowTiles][2];  // of this lane's columns
 };
 
+// Of row `half` (lane_row() or + 8) of a warp's row tile m, in the block's tile.
 template <int kRowTiles>
-__device__ SoftmaxRows<kRowTiles> begin_rows(const AttentionTile& tile,
-                                             const int32_t* document_start) {
-  SoftmaxRows<kRowTiles> rows;
-#pragma unroll
-  for (int m = 0; m < kRowTiles; ++m) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = (mma::warp() * kRowTiles + m) * 16 + mma::lane_row() + 8 * half;
-      const bool known = document_start != nullptr && row < tile.count;
-      rows.token[m][half] = tile.first + row;
-      rows.start[m][half] =
-          known ? document_start[tile.sequence_start + tile.first + row] : 0;
-      rows.largest[m][half] = kLeastScore;
-      rows.sum[m][half] = 0.0f;
-    }
-  }
-  return rows;
+__device__ int row_of(int m, int half) {
+  return (mma::warp() * kRowTiles + m) * 16 + mma::lane_row() + 8 * half;
 }
 
 template <int kRowTiles>
 __device__ void hide_unseen(mma::Sums<kRowTiles, mma::kTileColumns>& scores,
-                            const SoftmaxRows<kRowTiles>& rows, int first_key) {
+                            const int32_t* document_start, const AttentionTile& tile,
+                            int first_key) {
 #pragma unroll
-  for (int m = 0; m < kRowTiles; ++m) {
+  for (int i = 0; i < 2 * kRowTiles; ++i) {
+    const int m = i / 2, half = i % 2, row = row_of<kRowTiles>(m, half);
+    const bool known = document_start != nullptr && row < tile.count;
+    // Read again in each masked step: registers are scarcer.
+    const int start = known ? document_start[tile.sequence_start + tile.first + row] : 0;
 #pragma unroll
     for (int n = 0; n < mma::kTileColumns; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int key = first_key + 8 * n + mma::lane_column() + i % 2;
-        const bool sees = rows.start[m][i / 2] <= key && key <= rows.token[m][i / 2];
-        scores[m][n][i] = sees ? scores[m][n][i] : kUnseen;
+      for (int j = 0; j < 2; ++j) {
+        const int key = first_key + 8 * n + mma::lane_column() + j;
+        const bool sees = start <= key && key <= tile.first + row;
+        float& score = scores[m][n][2 * half + j];
+        score = sees ? score : kUnseen;
       }
     }
   }
@@ -145,7 +135,12 @@ __global__ void __launch_bounds__(mma::kThreads) forward_mma(const ForwardArgs<b
                                 p.q + first_token * s.query_width() + tile.head * s.head_dim,
                                 s.query_width(), tile.count, s.head_dim);
   copy(keys, p.k, starts.least);
-  SoftmaxRows<kRowTiles> rows = begin_rows<kRowTiles>(tile, p.document_start);
+  SoftmaxRows<kRowTiles> rows;
+#pragma unroll
+  for (int i = 0; i < 2 * kRowTiles; ++i) {
+    rows.largest[i / 2][i % 2] = kLeastScore;
+    rows.sum[i / 2][i % 2] = 0.0f;
+  }
   mma::Sums<kRowTiles, kWidth / 8> out = {};
   for (int key = starts.least; key < end; key += mma::kTile) {
     wait_for_copies<0>();
@@ -153,7 +148,9 @@ __global__ void __launch_bounds__(mma::kThreads) forward_mma(const ForwardArgs<b
     copy(values, p.v, key);
     mma::Sums<kRowTiles, mma::kTileColumns> scores = {};
     mma::multiply_rows<kWidth>(scores, queries + mma::warp() * kRowTiles * 16 * kStride, keys);
-    if (key + mma::kTile > tile.first + 1 || key < starts.most) hide_unseen(scores, rows, key);
+    if (key + mma::kTile > tile.first + 1 || key < starts.most) {
+      hide_unseen<kRowTiles>(scores, p.document_start, tile, key);
+    }
 #pragma unroll
     for (int i = 0; i < 2 * kRowTiles; ++i) {
       const int m = i / 2, half = i % 2;

@@ -35,7 +35,7 @@ template <int kWidth, int kRows>
 __device__ void copy_tile(bf16* shared, const bf16* from, int64_t stride, int count,
                           int head_dim) {
   constexpr int kVectors = kWidth / 8;
-#pragma unroll
+#pragma unroll 2
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kVectors; i += kThreads) {
     const int row = i / kVectors, column = i % kVectors * 8;
     const bool valid = row < count && column < head_dim;
@@ -57,7 +57,7 @@ __device__ void multiply_rows(Sums<kRowTiles, kColumns>& sums, const bf16* a, co
   const int matrix = lane() / 8, row = lane() % 8;
   const bf16* a_row = a + (matrix % 2 * 8 + row) * kStride<kWidth> + matrix / 2 * 8;
   const bf16* b_row = b + (matrix / 2 * 8 + row) * kStride<kWidth> + matrix % 2 * 8;
-#pragma unroll
+#pragma unroll 2
   for (int k = 0; k < kWidth; k += 16) {
     uint32_t left[kRowTiles][4];
 #pragma unroll

@@ -67,7 +67,7 @@ __device__ void multiply_rows(float (&c)[4][4], const Rows<T>& a, const Rows<T>&
     stage_transposed(a, k, slice_a);
     stage_transposed(b, k, slice_b);
     __syncthreads();
-#pragma unroll 8
+#pragma unroll 4
     for (int d = 0; d < kDepth; ++d) {
       const float4 x = load4(slice_a + d * kStride + row_of_thread());
       const float4 y = load4(slice_b + d * kStride + column_of_thread());
