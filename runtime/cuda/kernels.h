@@ -29,8 +29,8 @@ struct Queue {
 // --- embedding.cu ---
 // void run(const Embedding& op, const KernelArgs& args, const Queue& queue);
 // void run(const EmbeddingGrad& op, const KernelArgs& args, const Queue& queue);
-// --- matmul.cu ---
-// void run(const MatMul& op, const KernelArgs& args, const Queue& queue);
+// --- matmul.cpp, matmul.cu ---
+void run(const MatMul& op, const KernelArgs& args, const Queue& queue);
 // void run(const AddBias& op, const KernelArgs& args, const Queue& queue);
 // void run(const SumRows& op, const KernelArgs& args, const Queue& queue);
 // --- norm.cu ---
@@ -50,11 +50,11 @@ struct Queue {
 // void run(const SwiGluGrad& op, const KernelArgs& args, const Queue& queue);
 // void run(const Add& op, const KernelArgs& args, const Queue& queue);
 // --- loss.cu ---
-// void run(const LinearCrossEntropy& op, const KernelArgs& args, const Queue& queue);
-// void run(const LinearCrossEntropyGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const CrossEntropyPart& op, const KernelArgs& args, const Queue& queue);
-// void run(const MergeCrossEntropy& op, const KernelArgs& args, const Queue& queue);
-// void run(const CrossEntropyPartGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const LinearCrossEntropy& op, const KernelArgs& args, const Queue& queue);
+void run(const LinearCrossEntropyGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const CrossEntropyPart& op, const KernelArgs& args, const Queue& queue);
+void run(const MergeCrossEntropy& op, const KernelArgs& args, const Queue& queue);
+void run(const CrossEntropyPartGrad& op, const KernelArgs& args, const Queue& queue);
 // --- moe.cu, moe_matmul.cu ---
 // void run(const Route& op, const KernelArgs& args, const Queue& queue);
 // void run(const RouteGrad& op, const KernelArgs& args, const Queue& queue);
@@ -92,6 +92,16 @@ template <typename OpStruct>
 int64_t workspace_bytes(const OpStruct&, const WorkspaceQuery&) {
   return 0;  // most ops need none
 }
+int64_t workspace_bytes(const MatMul& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const LinearCrossEntropy& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const LinearCrossEntropyGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const CrossEntropyPart& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const CrossEntropyPartGrad& op, const WorkspaceQuery& query);
+// int64_t workspace_bytes(const Route& op, const WorkspaceQuery& query);
+// int64_t workspace_bytes(const RouteGrad& op, const WorkspaceQuery& query);
+// int64_t workspace_bytes(const Assign& op, const WorkspaceQuery& query);
+// int64_t workspace_bytes(const DispatchGrad& op, const WorkspaceQuery& query);
+// int64_t workspace_bytes(const Combine& op, const WorkspaceQuery& query);
 
 // TEMPORARY
 template <typename OpStruct>

@@ -21,6 +21,9 @@
 #undef __shared__
 #define __shared__ static thread_local
 
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+
 #define threadIdx (caravan::emulator::current_thread().thread)
 #define blockIdx (caravan::emulator::current_thread().block)
 #define blockDim (caravan::emulator::current_thread().block_dim)
