@@ -55,13 +55,15 @@ void run(const LinearCrossEntropyGrad& op, const KernelArgs& args, const Queue& 
 void run(const CrossEntropyPart& op, const KernelArgs& args, const Queue& queue);
 void run(const MergeCrossEntropy& op, const KernelArgs& args, const Queue& queue);
 void run(const CrossEntropyPartGrad& op, const KernelArgs& args, const Queue& queue);
-// --- moe.cu, moe_matmul.cu ---
-// void run(const Route& op, const KernelArgs& args, const Queue& queue);
-// void run(const RouteGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const Assign& op, const KernelArgs& args, const Queue& queue);
-// void run(const Dispatch& op, const KernelArgs& args, const Queue& queue);
-// void run(const DispatchGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const Combine& op, const KernelArgs& args, const Queue& queue);
+// --- moe.cu, moe_rows.cu, moe_matmul.cu ---
+void run(const Experts& op, const KernelArgs& args, const Queue& queue);
+void run(const ExpertsGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Route& op, const KernelArgs& args, const Queue& queue);
+void run(const RouteGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Assign& op, const KernelArgs& args, const Queue& queue);
+void run(const Dispatch& op, const KernelArgs& args, const Queue& queue);
+void run(const DispatchGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Combine& op, const KernelArgs& args, const Queue& queue);
 // void run(const GroupedMatMul& op, const KernelArgs& args, const Queue& queue);
 // void run(const GroupedMatMulGrad& op, const KernelArgs& args, const Queue& queue);
 // --- scalar.cu ---
@@ -97,11 +99,11 @@ int64_t workspace_bytes(const LinearCrossEntropy& op, const WorkspaceQuery& quer
 int64_t workspace_bytes(const LinearCrossEntropyGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const CrossEntropyPart& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const CrossEntropyPartGrad& op, const WorkspaceQuery& query);
-// int64_t workspace_bytes(const Route& op, const WorkspaceQuery& query);
-// int64_t workspace_bytes(const RouteGrad& op, const WorkspaceQuery& query);
-// int64_t workspace_bytes(const Assign& op, const WorkspaceQuery& query);
-// int64_t workspace_bytes(const DispatchGrad& op, const WorkspaceQuery& query);
-// int64_t workspace_bytes(const Combine& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Route& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const RouteGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Assign& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const DispatchGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Combine& op, const WorkspaceQuery& query);
 
 // TEMPORARY
 template <typename OpStruct>
