@@ -29,8 +29,8 @@ struct Queue {
 // --- embedding.cu ---
 void run(const Embedding& op, const KernelArgs& args, const Queue& queue);
 void run(const EmbeddingGrad& op, const KernelArgs& args, const Queue& queue);
-// --- matmul.cu ---
-// void run(const MatMul& op, const KernelArgs& args, const Queue& queue);
+// --- matmul.cpp ---
+void run(const MatMul& op, const KernelArgs& args, const Queue& queue);
 // --- bias.cu ---
 void run(const AddBias& op, const KernelArgs& args, const Queue& queue);
 void run(const SumRows& op, const KernelArgs& args, const Queue& queue);
@@ -53,18 +53,20 @@ void run(const Add& op, const KernelArgs& args, const Queue& queue);
 // --- cast.cu ---
 void run(const Cast& op, const KernelArgs& args, const Queue& queue);
 // --- loss.cu ---
-// void run(const LinearCrossEntropy& op, const KernelArgs& args, const Queue& queue);
-// void run(const LinearCrossEntropyGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const CrossEntropyPart& op, const KernelArgs& args, const Queue& queue);
-// void run(const MergeCrossEntropy& op, const KernelArgs& args, const Queue& queue);
-// void run(const CrossEntropyPartGrad& op, const KernelArgs& args, const Queue& queue);
-// --- moe.cu, moe_matmul.cu ---
-// void run(const Route& op, const KernelArgs& args, const Queue& queue);
-// void run(const RouteGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const Assign& op, const KernelArgs& args, const Queue& queue);
-// void run(const Dispatch& op, const KernelArgs& args, const Queue& queue);
-// void run(const DispatchGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const Combine& op, const KernelArgs& args, const Queue& queue);
+void run(const LinearCrossEntropy& op, const KernelArgs& args, const Queue& queue);
+void run(const LinearCrossEntropyGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const CrossEntropyPart& op, const KernelArgs& args, const Queue& queue);
+void run(const MergeCrossEntropy& op, const KernelArgs& args, const Queue& queue);
+void run(const CrossEntropyPartGrad& op, const KernelArgs& args, const Queue& queue);
+// --- moe.cu, moe_rows.cu, moe_matmul.cu ---
+void run(const Experts& op, const KernelArgs& args, const Queue& queue);
+void run(const ExpertsGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Route& op, const KernelArgs& args, const Queue& queue);
+void run(const RouteGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Assign& op, const KernelArgs& args, const Queue& queue);
+void run(const Dispatch& op, const KernelArgs& args, const Queue& queue);
+void run(const DispatchGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Combine& op, const KernelArgs& args, const Queue& queue);
 // void run(const GroupedMatMul& op, const KernelArgs& args, const Queue& queue);
 // void run(const GroupedMatMulGrad& op, const KernelArgs& args, const Queue& queue);
 // --- scalar.cu ---
@@ -100,8 +102,17 @@ int64_t workspace_bytes(const EmbeddingGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const SumRows& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const RmsNormGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const SquaredNorm& op, const WorkspaceQuery& query);
-
 int64_t workspace_bytes(const AttentionGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const MatMul& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const LinearCrossEntropy& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const LinearCrossEntropyGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const CrossEntropyPart& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const CrossEntropyPartGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Route& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const RouteGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Assign& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const DispatchGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Combine& op, const WorkspaceQuery& query);
 
 // TEMPORARY
 template <typename OpStruct>
