@@ -19,10 +19,6 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
-
 void set_batch(Executor& executor, Backend& backend, const Batch& batch) {
   const auto copy = [&](std::string_view name, const std::vector<int32_t>& from) {
     const TensorView& to = executor.input(name);
@@ -53,12 +49,6 @@ std::string common_identity(Communicator& world, const DataFeed& data) {
                         rank, all[rank], all[0]));
   }
   return all[0];
-}
-
-// "dp 2 x tp 2, sequence parallel"
-std::string describe_layout(const Config& config, const Mesh& mesh) {
-  const bool splits_sequences = config.parallel.sequence_parallel && mesh.size(Axis::tp) > 1;
-  return to_string(mesh) + (splits_sequences ? ", sequence parallel" : "");
 }
 
 // Who reads other tokens than the others: "4 ranks", "2 groups of 2 ranks".
@@ -153,7 +143,7 @@ void Trainer::show_start() const {
   console_->table({
       {"run folder", config_.output_dir},
       {"parameters", format_parameters(num_parameters(s.plan()))},
-      {"mesh", describe_layout(config_, s.mesh())},
+      {"mesh", describe_mesh(config_, s.mesh())},
       {"device", session_->backend().description()},
       {"ZeRO stage", std::to_string(config_.parallel.zero)},
       {"tokens per step", format_count(batch * config_.data.sequence_len)},

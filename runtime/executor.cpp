@@ -124,14 +124,13 @@ void Executor::bind(size_t i) {
 
 void Executor::bind_repeats() {
   const Graph& graph = program_.graph;
-  for (size_t i = 0; i < nodes_.size();) {
-    const int repeat = nodes_[i].node->repeat;
-    size_t end = i + 1;
-    while (repeat >= 0 && end < nodes_.size() && nodes_[end].node->repeat == repeat) ++end;
-    if (repeat >= 0) {
-      repeats_.push_back({i, end, view(graph.repeats[static_cast<size_t>(repeat)].count)});
+  for (const auto& [repeat, first, end] : repeated_steps(graph, program_.steps)) {
+    BoundRepeat bound{first, end, view(graph.repeats[static_cast<size_t>(repeat)].count)};
+    for (size_t i = first; i < end; ++i) {
+      if (nodes_[i].node->stream == Stream::communication)
+        bound.last_communication = nodes_[i].index;
     }
-    i = end;
+    repeats_.push_back(std::move(bound));
   }
 }
 
@@ -232,14 +231,10 @@ void Executor::run_repeat(const BoundRepeat& repeat) {
   wait_for_communication(nodes_[repeat.first].waits_for_step);
   float count = 0;
   backend_.copy_out(&count, repeat.count.data, sizeof(count));
-  int last_communication = -1;
-  for (size_t i = repeat.first; i < repeat.end; ++i) {
-    if (nodes_[i].node->stream == Stream::communication) last_communication = nodes_[i].index;
-  }
   for (float done = 0; done < count; ++done) {
     const bool again = done + 1 < count;
     run_steps(repeat.first, repeat.end, again);
-    if (again) wait_for_communication(last_communication);
+    if (again) wait_for_communication(repeat.last_communication);
   }
 }
 
@@ -247,7 +242,8 @@ void Executor::wait_for_communication(int step) {
   if (step < 0) return;
   const WaitGuard waits(progress_, step);
   const int64_t issued = issued_[static_cast<size_t>(step)];
-  // A step of a repeat that did not run: what it would have come after is waited for, with the rest.
+  // A step of a repeat that did not run: what it would have come after is waited for, with the
+  // rest.
   backend_.wait_for_communication(issued > 0 ? issued : backend_.communication_count());
 }
 

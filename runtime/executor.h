@@ -69,6 +69,7 @@ class Executor {
     size_t first;
     size_t end;
     TensorView count;
+    int last_communication = -1;  // step; -1: none of them
   };
 
   // Steps [first, end) between which the host has nothing to do.

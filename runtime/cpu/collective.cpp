@@ -140,10 +140,12 @@ void run(const AllReduceMax&, const KernelArgs& args, const CpuThreads&) {
 
 namespace {
 
-std::span<const int64_t> row_bytes(const int32_t* counts, int64_t num_counts, int num_ranks,
-                                   int64_t bytes_per_row, Scratch& scratch) {
+// Of each rank.
+std::span<const int64_t> row_bytes(const TensorView& rows, const TensorView& counts, int num_ranks,
+                                   Scratch& scratch) {
   const std::span bytes(scratch.take<int64_t>(num_ranks), static_cast<size_t>(num_ranks));
-  sum_row_bytes({counts, static_cast<size_t>(num_counts)}, bytes_per_row, bytes);
+  sum_row_bytes({counts.as<int32_t>(), static_cast<size_t>(counts.size())}, bytes_per_row(rows),
+                bytes);
   return bytes;
 }
 
@@ -161,16 +163,13 @@ int64_t workspace_bytes(const ExchangeRows&, const WorkspaceQuery& query) {
 void run(const ExchangeRows&, const KernelArgs& args, const CpuThreads&) {
   Communicator& communicator = communicator_of(args);
   const TensorView& rows = args.inputs[0];
-  const TensorView& counts = args.inputs[1];
-  const auto* sent = counts.as<int32_t>();
-  auto* received = args.outputs[1].as<int32_t>();
+  const TensorView& sent = args.inputs[1];
+  const TensorView& received = args.outputs[1];
   const int size = communicator.size();
-  communicator.all_to_all(sent, received, bytes_of(counts) / size);
+  communicator.all_to_all(sent.as<int32_t>(), received.as<int32_t>(), bytes_of(sent) / size);
   Scratch scratch(args);
-  const auto bytes = [&](const int32_t* by_expert) {
-    return row_bytes(by_expert, counts.size(), size, bytes_per_row(rows), scratch);
-  };
-  const auto send_bytes = bytes(sent), recv_bytes = bytes(received);
+  const auto send_bytes = row_bytes(rows, sent, size, scratch);
+  const auto recv_bytes = row_bytes(rows, received, size, scratch);
   communicator.all_to_all_v(rows.data, send_bytes, args.outputs[0].data, recv_bytes);
 }
 
@@ -181,12 +180,10 @@ int64_t workspace_bytes(const ReturnRows&, const WorkspaceQuery& query) {
 void run(const ReturnRows&, const KernelArgs& args, const CpuThreads&) {
   Communicator& communicator = communicator_of(args);
   const TensorView& rows = args.inputs[0];
+  const int size = communicator.size();
   Scratch scratch(args);
-  const auto bytes = [&](const TensorView& counts) {
-    return row_bytes(counts.as<int32_t>(), counts.size(), communicator.size(), bytes_per_row(rows),
-                     scratch);
-  };
-  const auto back = bytes(args.inputs[1]), held = bytes(args.inputs[2]);
+  const auto back = row_bytes(rows, args.inputs[1], size, scratch);
+  const auto held = row_bytes(rows, args.inputs[2], size, scratch);
   communicator.all_to_all_v(rows.data, held, args.outputs[0].data, back);
 }
 

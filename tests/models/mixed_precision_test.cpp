@@ -1,6 +1,6 @@
-// Training graphs whose activations are bf16, on any mesh: what is bf16 and what stays f32, and that
-// such a graph computes what the f32 graph does, as exactly as bf16 can tell. The specification of
-// the ops computes in bf16, the CPU's kernels in f32.
+// Training graphs whose activations are bf16, on any mesh: what is bf16 and what stays f32, and
+// that such a graph computes what the f32 graph does, as exactly as bf16 can tell. The
+// specification of the ops computes in bf16, the CPU's kernels in f32.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -32,7 +32,7 @@ TrainingRun run_of(const MixedCase& c, DType dtype) {
     run.options.slots = {.sequence_len = 8, .per_sequence = c.few_slots ? 4 : 8};
   }
   run.model.tie_word_embeddings = c.tied;
-  run.num_sequences = 8;
+  run.num_sequences = 12;
   run.mesh = c.mesh;
   run.dtype = dtype;
   run.optimizer.zero_stage = c.zero_stage;
@@ -166,6 +166,7 @@ const std::vector<MixedCase> kCases = {
      .zero_stage = 3,
      .recompute = false},
     {.label = "llama_tp2_sequence_parallel", .mesh = {{1, 1, 2}}, .sequence_parallel = true},
+    {.label = "llama_dp3_zero3", .mesh = {{3, 1, 1}}, .zero_stage = 3},  // uneven shards
     {.label = "llama_tied_dp2_zero3", .mesh = {{2, 1, 1}}, .zero_stage = 3, .tied = true},
     {.label = "llama4", .experts = true},
     {.label = "llama4_further_passes", .experts = true, .few_slots = true},
