@@ -16,6 +16,7 @@ namespace caravan::cuda {
 
 class CublasLt;        // runtime/cuda/cublas_lt.h
 class CudnnAttention;  // runtime/cuda/cudnn_attention.h
+struct Host;           // runtime/cuda/staging.h
 
 // Where kernels go, and what they may use.
 struct Queue {
@@ -24,6 +25,7 @@ struct Queue {
   bool deterministic = false;
   CublasLt* cublas_lt = nullptr;
   CudnnAttention* cudnn_attention = nullptr;  // null: not in this build
+  Host* host = nullptr;  // for collectives that need numbers on the host
 };
 
 // --- embedding.cu ---
@@ -79,14 +81,13 @@ void run(const ClipScale& op, const KernelArgs& args, const Queue& queue);
 void run(const AdamW& op, const KernelArgs& args, const Queue& queue);
 void run(const UpdateRouterBias& op, const KernelArgs& args, const Queue& queue);
 // --- collective.cpp ---
-// void run(const AllReduce& op, const KernelArgs& args, const Queue& queue);
-// void run(const AllGather& op, const KernelArgs& args, const Queue& queue);
-// void run(const ReduceScatter& op, const KernelArgs& args, const Queue& queue);
-// void run(const AllToAll& op, const KernelArgs& args, const Queue& queue);
-// void run(const AllReduceMax& op, const KernelArgs& args, const Queue& queue);
-// void run(const ExchangeRows& op, const KernelArgs& args, const Queue& queue);
-// void run(const ReturnRows& op, const KernelArgs& args, const Queue& queue);
-// --- slice.cpp ---
+void run(const AllReduce& op, const KernelArgs& args, const Queue& queue);
+void run(const AllGather& op, const KernelArgs& args, const Queue& queue);
+void run(const ReduceScatter& op, const KernelArgs& args, const Queue& queue);
+void run(const AllToAll& op, const KernelArgs& args, const Queue& queue);
+void run(const AllReduceMax& op, const KernelArgs& args, const Queue& queue);
+void run(const ExchangeRows& op, const KernelArgs& args, const Queue& queue);
+void run(const ReturnRows& op, const KernelArgs& args, const Queue& queue);
 void run(const Slice& op, const KernelArgs& args, const Queue& queue);
 
 // Scratch memory of an op, from shapes as planned. The same on every device, so that plans are.
@@ -94,6 +95,11 @@ struct WorkspaceQuery {
   std::span<const TensorSpec> inputs;
   std::span<const TensorSpec> outputs;
 };
+// --- collective.cpp ---
+int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AllToAll& op, const WorkspaceQuery& query);
+
 template <typename OpStruct>
 int64_t workspace_bytes(const OpStruct&, const WorkspaceQuery&) {
   return 0;  // most ops need none
