@@ -1,4 +1,4 @@
-// From a configuration to Programs: the one place that knows every pass and their order.
+// From a configuration to Programs, through the passes of passes.h.
 #pragma once
 
 #include <functional>
@@ -25,8 +25,7 @@ struct RunPlan {
   int64_t arena_bytes() const { return layout.bytes + transient_bytes(); }
 };
 
-// Called with the graph after each pass: "build", "autodiff", "optimizer", "parallelize",
-// "prefetch", "expand_experts", "bucket", "schedule" and others between them.
+// Called with the graph after each pass: see PassObserver in passes.h.
 using GraphObserver =
     std::function<void(std::string_view program, std::string_view pass, const Graph& graph)>;
 
