@@ -69,8 +69,8 @@ void run(const Assign& op, const KernelArgs& args, const Queue& queue);
 void run(const Dispatch& op, const KernelArgs& args, const Queue& queue);
 void run(const DispatchGrad& op, const KernelArgs& args, const Queue& queue);
 void run(const Combine& op, const KernelArgs& args, const Queue& queue);
-// void run(const GroupedMatMul& op, const KernelArgs& args, const Queue& queue);
-// void run(const GroupedMatMulGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const GroupedMatMul& op, const KernelArgs& args, const Queue& queue);
+void run(const GroupedMatMulGrad& op, const KernelArgs& args, const Queue& queue);
 // --- scalar.cu ---
 void run(const Fill& op, const KernelArgs& args, const Queue& queue);
 void run(const Divide& op, const KernelArgs& args, const Queue& queue);
