@@ -99,7 +99,7 @@ class Pipeline {
 
  private:
   LossSums build_forward(Graph& graph, bool training) const {
-    Builder b(graph);
+    Builder b(graph, config_.runtime.dtype);
     const int64_t replicas = mesh_.size(Axis::dp) * mesh_.size(Axis::ep);
     const BatchInputs batch =
         declare_batch(b, config_.train.micro_batch_size * replicas, config_.data.sequence_len);

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_format.h"
 #include "launch/compare_plans.h"
+#include "launch/device.h"
 #include "launch/machine.h"
 #include "launch/process_memory.h"
 #include "launch/run_state.h"
@@ -21,6 +22,11 @@ AxisCommunicators communicators(ProcessGroups& groups, const Mesh& mesh) {
   return by_axis;
 }
 
+std::unique_ptr<Backend> make_backend(const Config& config, int num_threads) {
+  check(choose_device(config) == DeviceKind::cpu, "there is no other backend");
+  return make_cpu_backend({.num_threads = num_threads, .overlap = config.runtime.overlap});
+}
+
 }  // namespace
 
 int threads_per_rank(const Config& config, int ranks_on_node) {
@@ -32,7 +38,7 @@ Session::Session(const Config& config, MpiSession& mpi, const SessionOptions& op
     : config_(config),
       progress_(options.progress != nullptr ? *options.progress : unwatched_),
       num_threads_(threads_per_rank(config, mpi.local_size())),
-      backend_(make_cpu_backend({.num_threads = num_threads_, .overlap = config.runtime.overlap})),
+      backend_(make_backend(config, num_threads_)),
       mesh_(make_mesh(config, mpi.world().size()).with_rank(mpi.world().rank())),
       plan_(plan_run(config, mesh_.with_rank(0), *backend_, options.observer)),
       limit_(memory_limit({.configured_bytes = config.runtime.memory_limit,

@@ -1,5 +1,7 @@
 #include "launch/trainer.h"
 
+#include "launch/device.h"
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -73,6 +75,7 @@ Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
     : config_(with_data_vocabulary(config)), signals_(signals), options_(options) {
   Communicator& world = mpi.world();
   validate(config_, world.size());
+  choose_device(config_);  // before anything is read
   const bool is_first = world.rank() == 0;
   if (is_first) folder_ = std::make_unique<RunFolder>(config_);
   data_ =

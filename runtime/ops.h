@@ -92,8 +92,8 @@ struct ChunkStart {  // document_start (T) i32 -> (T) i32
 };
 // Causal attention inside sequences of `sequence_len` consecutive tokens. Query i sees key j when
 // document_start[i] <= j <= i, both counted inside the sequence. Never holds T x T. `group`: query
-// heads of a key/value head, H / KV. With `whole_sequences` document_start is all zeros and not
-// read.
+// heads of a key/value head, H / KV. With `whole_sequences` document_start is all zeros, and
+// need not be read.
 struct Attention {  // q (T,H*h), k, v (T,KV*h), document_start (T) i32 -> out (T,H*h), lse (T,H)
   int64_t head_dim;
   int64_t sequence_len;

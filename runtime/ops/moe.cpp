@@ -160,6 +160,7 @@ TensorSpecs infer(const ExpertsGrad&, Specs in, int) {
   expect_count("experts_grad", in, 13);
   expect_experts("experts_grad", in, in[2], in[3], in[4]);
   expect(in[12] == in[0], "experts_grad", in, "dout must be like x");
+  expect_one_type("experts_grad", in, {0, 8, 10, 11});
   return {in[0], in[1], as_f32(in[2]), as_f32(in[3]), as_f32(in[4])};
 }
 

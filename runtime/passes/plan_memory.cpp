@@ -211,11 +211,14 @@ class Planner {
     add_block(label(id), category_of(kind), bytes_[index(id)], lifetimes_[index(id)]);
   }
 
-  // Gathered from shards, to be read (ZeRO 3).
+  // Gathered from shards (ZeRO 3) or cast, to be read.
   bool holds_weights(ValueId id) const {
     const Node* producer = producers_[index(id)];
-    return producer != nullptr && std::holds_alternative<AllGather>(producer->op) &&
-           graph_.value(producer->inputs[0]).kind == ValueKind::parameter;
+    const bool copies = producer != nullptr && (std::holds_alternative<AllGather>(producer->op) ||
+                                                std::holds_alternative<Cast>(producer->op));
+    if (!copies) return false;
+    const ValueId from = producer->inputs[0];
+    return graph_.value(from).kind == ValueKind::parameter || holds_weights(from);
   }
 
   void add_workspace(size_t step) {

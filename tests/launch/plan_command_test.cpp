@@ -116,6 +116,28 @@ TEST_F(Plan, ShardedWeightsAreHalved) {
   EXPECT_LE(two["memory"]["peak_bytes"]["weights"], 2 * layer);
 }
 
+// Activations and gathered weights take half; what is kept, and the gradients that are reduced, do
+// not. The embedding alone is gathered in f32.
+TEST_F(Plan, Bfloat16HalvesWhatItShould) {
+  request_.overrides = {"parallel.zero=3"};
+  request_.num_ranks = 2;
+  const nlohmann::json exact = json();
+  request_.overrides.push_back("runtime.dtype=bfloat16");
+  const nlohmann::json mixed = json();
+  EXPECT_EQ(mixed["memory"]["persistent_bytes"], exact["memory"]["persistent_bytes"]);
+  const int64_t table = 96 * 32, layers = 2 * (4 * 32 * 32 + 3 * 32 * 64);
+  const auto bytes = [](const nlohmann::json& plan, std::string_view collective) {
+    for (const auto& one : plan["programs"][2]["collectives"]) {
+      if (one["name"] == collective) return one["bytes"].get<double>();
+    }
+    return 0.0;
+  };
+  ASSERT_EQ(exact["programs"][2]["name"], "evaluate");
+  EXPECT_EQ(bytes(exact, "all_gather@dp"), 4 * (2 * table + layers));
+  EXPECT_EQ(bytes(mixed, "all_gather@dp"), 4 * table + 2 * (table + layers));
+  EXPECT_NE(mixed["plan_hash"], exact["plan_hash"]);
+}
+
 // Weights and moments by hand: 4 bytes each, 64-byte aligned as all sizes here are.
 TEST_F(Plan, CountsWhatARankHolds) {
   const nlohmann::json one = json();

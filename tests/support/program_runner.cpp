@@ -12,6 +12,7 @@
 #include "runtime/passes/plan_memory.h"
 #include "runtime/passes/schedule.h"
 #include "runtime/rng.h"
+#include "tests/support/reference_backend.h"
 #include "tests/support/virtual_ranks.h"
 
 namespace caravan {
@@ -163,7 +164,8 @@ ProgramRunner::ProgramRunner(const std::vector<NamedGraph>& graphs, const Mesh& 
                              Communicator& world, const RunnerOptions& options)
     : mesh_(mesh),
       groups_(make_groups(world, mesh)),
-      backend_(make_cpu_backend({options.num_threads, options.overlap})),
+      backend_(options.reference ? make_reference_backend()
+                                 : make_cpu_backend({options.num_threads, options.overlap})),
       planned_(plan_programs(graphs, mesh, *backend_, options.keep_all)) {
   int64_t transient_bytes = 0;
   for (const Program& program : planned_.programs) {

@@ -48,6 +48,7 @@ struct RunnerOptions {
   bool poison_freed = true;
   bool overlap = true;
   int num_threads = 1;
+  bool reference = false;  // computes with the specification of the ops: slow, knows bf16
 };
 
 // The programs of a run and the persistent region that they share.

@@ -31,7 +31,7 @@ ModelOptions options_of(const TrainingRun& run) {
 
 Graph logical_graph(const TrainingRun& run, Kind kind) {
   Graph forward;
-  Builder b(forward);
+  Builder b(forward, run.dtype);
   const int64_t sequences = run.num_sequences / run.accumulation_steps;
   const BatchInputs batch = declare_batch(b, sequences, run.sequence_len);
   const LossSums loss = model_loss(b, with_derived_sizes(run.model), batch, options_of(run));
@@ -183,7 +183,7 @@ HostTensors initial_parameters(const Graph& graph, double initializer_range) {
 
 HostTensors evaluate(const TrainingRun& run, const TokenBatch& batch) {
   Graph graph;
-  Builder b(graph);
+  Builder b(graph, run.dtype);
   const BatchInputs inputs = declare_batch(b, run.num_sequences, run.sequence_len);
   const LossSums loss = model_loss(b, with_derived_sizes(run.model), inputs, options_of(run));
   graph.outputs = {{"loss_sum", loss.loss_sum}, {"num_valid", loss.num_valid}};
