@@ -1,8 +1,8 @@
 # `cmake --install build --prefix DIR` makes a folder that runs wherever it is copied to:
 #   bin/        caravan, mpirun and programs that measure
-#   tests/      test programs and what they compare with
+#   tests/      test programs and what they compare with; gpu.sh runs those that a GPU needs
 #   lib/        the libraries that these need, but for glibc's and NVIDIA's
-#   configs/, README.md
+#   bench/gpu/  models and scripts of measurements      configs/, README.md
 # It holds what was built: the target `bundle` builds all of it first, and installs to build/bundle.
 # Included last, when all targets are there.
 set(caravan_programs caravan steady_state_program)
@@ -43,6 +43,10 @@ install(PROGRAMS cmake/bundle/mpirun DESTINATION bin)
 install(FILES cmake/bundle/README.md DESTINATION .)
 install(DIRECTORY configs DESTINATION .)
 install(DIRECTORY tests/golden DESTINATION tests FILES_MATCHING PATTERN *.json PATTERN *.txt)
+install(PROGRAMS tests/gpu.sh DESTINATION tests)
+install(FILES tests/gpu.py DESTINATION tests)
+install(DIRECTORY bench/gpu DESTINATION bench FILES_MATCHING PATTERN *.yaml PATTERN *.py)
+install(FILES bench/llama_pytorch.py DESTINATION bench)
 
 add_custom_target(bundle
   COMMAND ${CMAKE_COMMAND} --install ${CMAKE_BINARY_DIR}
