@@ -216,8 +216,7 @@ Keys<MoeConfig> moe_keys() {
                    "rest is dropped; left out: none is"),
       key("slots", &C::slots, or_auto(real(1e-6, 1e6)),
           "rows that a process has room for, as a multiple of those that it routes: more go "
-          "through "
-          "in further passes; auto: 1, with expert parallelism 1.5"),
+          "through in further passes; auto: 1, with expert parallelism 1.5"),
       key("balance", &C::balance,
           choice<Balance>(
               {{"bias", Balance::bias}, {"aux_loss", Balance::aux_loss}, {"none", Balance::none}}),
@@ -294,8 +293,7 @@ Keys<CheckpointConfig> checkpoint_keys() {
           "when a checkpoint cannot be written"),
       key("resume_from_checkpoint", &C::resume_from_checkpoint, resume_format(),
           "auto: the newest of output_dir, if any; false: start anew; a path: from there, and when "
-          "started "
-          "again from what output_dir has since"),
+          "started again from what output_dir has since"),
   };
 }
 

@@ -151,6 +151,11 @@ Mesh make_mesh(const Config& config, int world_size) {
   return mesh;
 }
 
+std::string describe_mesh(const Config& config, const Mesh& mesh) {
+  const bool splits_sequences = config.parallel.sequence_parallel && mesh.size(Axis::tp) > 1;
+  return to_string(mesh) + (splits_sequences ? ", sequence parallel" : "");
+}
+
 RunPlan plan_run(const Config& config, const Mesh& mesh, const Backend& backend,
                  const GraphObserver& observer) {
   RunPlan run;

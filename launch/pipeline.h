@@ -33,6 +33,9 @@ using GraphObserver =
 // The mesh of a configuration for so many processes; config errors when they do not fit.
 Mesh make_mesh(const Config& config, int world_size);
 
+// "dp 2 x tp 2, sequence parallel"
+std::string describe_mesh(const Config& config, const Mesh& mesh);
+
 // Plans every program of a training run. `config` is validated and its model has a vocabulary.
 // The backend only answers how much scratch memory its kernels need.
 RunPlan plan_run(const Config& config, const Mesh& mesh, const Backend& backend,

@@ -110,12 +110,10 @@ std::string describe_model(const PlanView& view) {
                          in_units(static_cast<double>(num_parameters(view.run)), kCounts));
 }
 
-// "dp 2 x tp 2, zero 1, sequence parallel"
+// "dp 2 x tp 2, sequence parallel, zero 1"
 std::string describe_layout(const PlanView& view) {
-  const ParallelConfig& parallel = view.config.parallel;
-  const bool splits_sequences = parallel.sequence_parallel && view.run.mesh.size(Axis::tp) > 1;
-  return absl::StrFormat("%s, zero %d%s", to_string(view.run.mesh), parallel.zero,
-                         splits_sequences ? ", sequence parallel" : "");
+  return absl::StrFormat("%s, zero %d", describe_mesh(view.config, view.run.mesh),
+                         view.config.parallel.zero);
 }
 
 void print_head(const PlanView& view, std::ostream& out) {

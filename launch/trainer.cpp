@@ -1,13 +1,12 @@
 #include "launch/trainer.h"
 
-#include "launch/device.h"
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "absl/strings/str_format.h"
 #include "launch/clock.h"
+#include "launch/device.h"
 #include "launch/process_memory.h"
 #include "launch/run_state.h"
 #include "optim/lr_schedule.h"
@@ -18,10 +17,6 @@ namespace caravan {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 void set_batch(Executor& executor, Backend& backend, const Batch& batch) {
   const auto copy = [&](std::string_view name, const std::vector<int32_t>& from) {
@@ -55,12 +50,6 @@ std::string common_identity(Communicator& world, const DataFeed& data) {
   return all[0];
 }
 
-// "dp 2 x tp 2, sequence parallel"
-std::string describe_layout(const Config& config, const Mesh& mesh) {
-  const bool splits_sequences = config.parallel.sequence_parallel && mesh.size(Axis::tp) > 1;
-  return to_string(mesh) + (splits_sequences ? ", sequence parallel" : "");
-}
-
 // Who reads other tokens than the others: "4 ranks", "2 groups of 2 ranks".
 std::string batch_parts(const Mesh& mesh) {
   const int parts = mesh.size(Axis::dp) * mesh.size(Axis::ep), tp = mesh.size(Axis::tp);
@@ -75,7 +64,7 @@ Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
     : config_(with_data_vocabulary(config)), signals_(signals), options_(options) {
   Communicator& world = mpi.world();
   validate(config_, world.size());
-  choose_device(config_);  // before anything is read
+  choose_device(config_);  // before a run folder is made
   const bool is_first = world.rank() == 0;
   if (is_first) folder_ = std::make_unique<RunFolder>(config_);
   data_ =
@@ -153,7 +142,7 @@ void Trainer::show_start() const {
   console_->table({
       {"run folder", config_.output_dir},
       {"parameters", format_parameters(num_parameters(s.plan()))},
-      {"mesh", describe_layout(config_, s.mesh())},
+      {"mesh", describe_mesh(config_, s.mesh())},
       {"device", session_->backend().description()},
       {"ZeRO stage", std::to_string(config_.parallel.zero)},
       {"tokens per step", format_count(batch * config_.data.sequence_len)},

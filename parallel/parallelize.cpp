@@ -118,9 +118,8 @@ class Parallelizer {
     nest(node, needed, given);
     Node placed = node;
     for (size_t i = 0; i < needed.size(); ++i) {
-      const bool is_read = !names_only_a_shape(node, i);
       placed.inputs[i] =
-          is_read ? moved(node.inputs[i], needed[i], node) : home_[index(node.inputs[i])];
+          is_left(node, i) ? home_[index(node.inputs[i])] : moved(node.inputs[i], needed[i], node);
     }
     for (size_t i = 0; i < given.size(); ++i) {
       placed.outputs[i] =
@@ -151,9 +150,9 @@ class Parallelizer {
     return cuts_sequences && takes_whole_sequences(reader.op) ? kReplicate : now;
   }
 
-  // The table of a gradient of an embedding is not read: nothing is gathered for it.
-  bool names_only_a_shape(const Node& node, size_t input) const {
-    return std::holds_alternative<EmbeddingGrad>(node.op) && is_parameter(node.inputs[input]);
+  // Nothing is gathered of a weight that is not read.
+  bool is_left(const Node& node, size_t input) const {
+    return !is_read(node.op, input) && is_parameter(node.inputs[input]);
   }
 
   // Where tp and another axis shard one dim of what a node reads or makes, they nest alike in all

@@ -54,8 +54,7 @@ class Builder {
   Val input(const std::string& name, const Shape& shape, DType dtype,
             const Placement& placement = {});
   // Asks for a value that is made here to lie sharded along the axes that `placement` shards; its
-  // readers take it from there. (Gradients under ZeRO, tokens
-  // under sequence parallelism.)
+  // readers take it from there. (Gradients under ZeRO, tokens under sequence parallelism.)
   void place(Val value, const Placement& placement) { graph_.value(value).placement = placement; }
   void output(const std::string& name, Val value) { graph_.outputs.emplace_back(name, value); }
   void update(Val persistent, Val becomes) { graph_.updates.emplace_back(persistent, becomes); }
@@ -84,8 +83,8 @@ class Builder {
   Val chunk_start(Val document_start, const ChunkStart& op) { return one(op, {document_start}); }
   // q (T,H*h), k, v (T,KV*h), document_start (T) -> (T,H*h)
   Val attention(Val q, Val k, Val v, Val document_start, Attention op) {
-    op.group =
-        shape(q)[1] / shape(k)[1];  // of logical shapes: a rank may hold other numbers of heads
+    // Of logical shapes: a rank may hold other numbers of heads.
+    op.group = shape(q)[1] / shape(k)[1];
     return emit(op, {q, k, v, document_start})[0];
   }
   // gate, up (T,I) -> (T,I)

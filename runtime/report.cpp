@@ -37,7 +37,7 @@ int64_t sum(const std::array<int64_t, kNumMemoryCategories>& bytes) {
 }
 
 // One unit for the whole table, so that columns can be compared by eye.
-struct Unit {
+struct TableUnit {
   const char* name;
   double bytes;
   int digits;
@@ -48,7 +48,7 @@ struct Unit {
   }
 };
 
-Unit unit_for(int64_t largest) {
+TableUnit unit_for(int64_t largest) {
   constexpr int64_t kMiB = 1 << 20, kGiB = 1 << 30;
   if (largest >= 16 * kGiB) return {"GiB", kGiB, 2};
   if (largest >= kMiB) return {"MiB", kMiB, 2};
@@ -129,7 +129,7 @@ class Table {
   }
 
   const MemoryReport& report_;
-  Unit unit_;
+  TableUnit unit_;
   std::string text_;
 };
 

@@ -142,7 +142,7 @@ void run(const RouteGrad& op, const KernelArgs& args) {
 
 void run(const Assign& op, const KernelArgs& args) {
   const TensorView& experts = args.inputs[0];
-  const int64_t rows = experts.dim(0) / op.slots.sequence_len * op.slots.per_sequence;
+  const int64_t rows = num_rows(op.slots, experts.dim(0));
   const int64_t room = op.slots.drops ? rows / op.num_experts : experts.size();
   int32_t* order = args.outputs[0].as<int32_t>();
   int32_t kept = 0;

@@ -45,6 +45,17 @@ class DeviceBytes final : public DeviceMemory {
   void* data_ = nullptr;
 };
 
+class PinnedBytes final : public DeviceMemory {
+ public:
+  explicit PinnedBytes(int64_t bytes) : bytes_(bytes), memory_(std::max<int64_t>(bytes, 1)) {}
+  std::byte* data() const override { return memory_.data(); }
+  int64_t bytes() const override { return bytes_; }
+
+ private:
+  int64_t bytes_;
+  cuda::PinnedMemory memory_;
+};
+
 class GraphRecording final : public Recording {
  public:
   GraphRecording(cudaGraph_t graph, cudaStream_t stream) : stream_(stream) {
@@ -69,10 +80,10 @@ class CudaBackend final : public Backend {
   std::string description() const override { return description_; }
   std::unique_ptr<DeviceMemory> reserve(int64_t bytes) override;
   void copy_in(void* device, const void* host, int64_t bytes) override {
-    staging_.copy_in(device, host, bytes, compute_.get());
+    host_.staging.copy_in(device, host, bytes, compute_.get());
   }
   void copy_out(void* host, const void* device, int64_t bytes) override {
-    staging_.copy_out(host, device, bytes, compute_.get());
+    host_.staging.copy_out(host, device, bytes, compute_.get());
   }
   void copy_out_settled(void* host, const void* device, int64_t bytes) override {
     const std::lock_guard lock(settled_mutex_);
@@ -91,6 +102,20 @@ class CudaBackend final : public Backend {
   void wait_for_communication(int64_t count) override;
   int64_t communication_count() const override { return num_communications_; }
   void synchronize() override;
+  bool is_host_memory() const override { return false; }
+  std::unique_ptr<DeviceMemory> reserve_host(int64_t bytes) override {
+    return std::make_unique<PinnedBytes>(bytes);
+  }
+  void copy_for_communication(void* to, const void* from, int64_t bytes) override {
+    if (bytes == 0) return;
+    cuda::check_cuda(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault,
+                                     communication_.get()),
+                     "copy for communication");
+  }
+  void synchronize_communication() override { waiter_.wait(communication_, "communication"); }
+  void set_health_check(std::function<void()> check) override {
+    waiter_.set_check(std::move(check));
+  }
   bool records() const override { return options_.graphs; }
   std::unique_ptr<Recording> record(const std::function<void()>& issue) override;
   void* stream_handle(Stream stream) override {
@@ -115,9 +140,11 @@ class CudaBackend final : public Backend {
   std::array<cuda::Event, kEvents> communication_done_;
   int64_t num_communications_ = 0;
   int64_t num_joined_ = 0;  // the compute stream waits for so many of them already
-  cuda::Staging staging_;
+  cuda::Waiter waiter_;          // for what may depend on other ranks
+  cuda::Waiter settled_waiter_;  // for what cannot; on any thread
+  cuda::Host host_{cuda::Staging(waiter_)};
   std::mutex settled_mutex_;
-  cuda::Staging settled_staging_;
+  cuda::Staging settled_staging_{settled_waiter_};
   cuda::CublasLt cublas_lt_;
   std::unique_ptr<cuda::CudnnAttention> cudnn_attention_;
 };
@@ -149,7 +176,8 @@ cuda::Queue CudaBackend::queue(cudaStream_t stream) {
           .num_multiprocessors = num_multiprocessors_,
           .deterministic = options_.deterministic,
           .cublas_lt = &cublas_lt_,
-          .cudnn_attention = cudnn_attention_.get()};
+          .cudnn_attention = cudnn_attention_.get(),
+          .host = &host_};
 }
 
 void CudaBackend::run(const Op& op, const KernelArgs& args, Stream stream) {
@@ -174,8 +202,8 @@ void CudaBackend::wait_for_communication(int64_t count) {
 }
 
 void CudaBackend::synchronize() {
-  communication_.synchronize("communication");
-  compute_.synchronize("compute");
+  waiter_.wait(communication_, "communication");
+  waiter_.wait(compute_, "compute");
   num_joined_ = num_communications_;
 }
 

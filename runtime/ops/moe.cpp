@@ -7,12 +7,6 @@ namespace {
 
 constexpr AxisPlacement kRows = shard(0);
 
-int64_t num_rows(const Slots& slots, int64_t num_tokens) {
-  return num_tokens / slots.sequence_len * slots.per_sequence;
-}
-
-double elements(const TensorSpec& spec) { return static_cast<double>(num_elements(spec.shape)); }
-
 void expect_slots(std::string_view op, Specs in, const Slots& slots, int64_t num_tokens) {
   expect(slots.sequence_len > 0 && slots.per_sequence > 0 && num_tokens % slots.sequence_len == 0,
          op, in, "slots need whole sequences, and at least one row for each");

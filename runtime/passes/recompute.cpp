@@ -14,11 +14,6 @@ bool is_cheap(const Graph& graph, const Node& node) {
   return std::holds_alternative<RmsNorm>(node.op) || std::holds_alternative<SwiGlu>(node.op);
 }
 
-bool is_loss(const Op& op) {
-  return std::holds_alternative<LinearCrossEntropy>(op) ||
-         std::holds_alternative<LinearCrossEntropyGrad>(op);
-}
-
 bool reads(const Node& node, ValueId id) {
   return std::ranges::find(node.inputs, id) != node.inputs.end();
 }
@@ -27,7 +22,7 @@ bool reads(const Node& node, ValueId id) {
 size_t first_of_backward(const Graph& graph) {
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     const Node& node = graph.nodes[i];
-    if (!is_loss(node.op) && !node.inputs.empty() &&
+    if (family(node.op) != "loss" && !node.inputs.empty() &&
         graph.value(node.outputs[0]).kind == ValueKind::gradient) {
       return i;
     }

@@ -129,10 +129,19 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
   }
   return cudaSuccess;
 }
+// Whoever asks again and again gets there: each time one piece of work is done.
+cudaError_t cudaStreamQuery(cudaStream_t handle) {
+  emulator::Stream& stream = emulator::of(handle);
+  if (stream.capturing() != nullptr) return cudaErrorStreamCaptureUnsupported;
+  if (stream.num_done == stream.num_put) return cudaSuccess;
+  emulator::run_until(stream, stream.num_done + 1);
+  return cudaErrorNotReady;
+}
 cudaError_t cudaEventQuery(cudaEvent_t handle) {
   const emulator::Event& event = emulator::of(handle);
-  if (event.stream == nullptr) return cudaSuccess;
-  return event.stream->num_done >= event.position ? cudaSuccess : cudaErrorNotReady;
+  if (event.stream == nullptr || event.stream->num_done >= event.position) return cudaSuccess;
+  emulator::run_until(*event.stream, event.stream->num_done + 1);
+  return cudaErrorNotReady;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
   const emulator::Event& event = emulator::of(handle);
@@ -167,6 +176,11 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode) {
   emulator::Stream& stream = emulator::of(handle);
   stream.capture = std::make_shared<emulator::Graph>();
   stream.is_origin = true;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* status) {
+  *status = emulator::of(handle).capturing() != nullptr ? cudaStreamCaptureStatusActive
+                                                        : cudaStreamCaptureStatusNone;
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {

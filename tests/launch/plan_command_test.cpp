@@ -11,7 +11,7 @@
 namespace caravan {
 namespace {
 
-constexpr char kSmall[] = R"(output_dir: runs/small
+constexpr char kPlanned[] = R"(output_dir: runs/small
 model:
   vocab_size: 96
   hidden_size: 32
@@ -29,7 +29,7 @@ optimizer:
 
 class Plan : public testing::Test {
  protected:
-  Plan() { std::ofstream(request_.config_path = folder_ / "small.yaml") << kSmall; }
+  Plan() { std::ofstream(request_.config_path = folder_ / "small.yaml") << kPlanned; }
 
   std::string text() const {
     std::ostringstream out;
@@ -76,7 +76,7 @@ TEST_F(Plan, NamesEveryAxisAndWhatIsSharded) {
       "parallel={dp: 2, tp: 2, zero: 3, sequence_parallel: true, bucket_bytes: 16KiB}"};
   const std::string all = text();  // of as many ranks as the axes have
   for (const char* part :
-       {"mesh   dp 2 x tp 2, zero 3, sequence parallel\n",
+       {"mesh   dp 2 x tp 2, sequence parallel, zero 3\n",
         "step   128 tokens = dp 2 x micro_batch_size 2 x sequence_len 16 x accumulation 2\n",
         "all_gather@dp\n"}) {
     EXPECT_NE(all.find(part), std::string::npos) << part << "\nin\n" << all;
@@ -192,7 +192,7 @@ TEST_F(Plan, IsTightOnTheQuickstart) {
 
 TEST_F(Plan, AsksForTheVocabulary) {
   std::ofstream(request_.config_path)
-      << std::string(kSmall).replace(std::string(kSmall).find("  vocab_size: 96\n"), 17, "");
+      << std::string(kPlanned).replace(std::string(kPlanned).find("  vocab_size: 96\n"), 17, "");
   EXPECT_NE(message().find("model.vocab_size=N"), std::string::npos) << message();
   request_.overrides = {"model.vocab_size=96"};
   EXPECT_EQ(message(), "");

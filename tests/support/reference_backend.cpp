@@ -15,6 +15,9 @@ class ReferenceBackend final : public Backend {
   void copy_out(void* host, const void* device, int64_t bytes) override {
     cpu_->copy_out(host, device, bytes);
   }
+  void copy_out_settled(void* host, const void* device, int64_t bytes) override {
+    cpu_->copy_out_settled(host, device, bytes);
+  }
   void fill(void* device, uint32_t word, int64_t bytes) override {
     cpu_->fill(device, word, bytes);
   }

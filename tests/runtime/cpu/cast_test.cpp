@@ -7,7 +7,7 @@
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/reference.h"
 #include "runtime/error.h"
-#include "tests/runtime/cpu/op_check.h"
+#include "tests/runtime/kernels/op_check.h"
 
 namespace caravan {
 namespace {
