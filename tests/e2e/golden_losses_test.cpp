@@ -10,6 +10,7 @@
 
 #include "optim/lr_schedule.h"
 #include "runtime/rng.h"
+#include "tests/support/folders.h"
 #include "tests/support/training_run.h"
 
 namespace caravan {
@@ -18,7 +19,7 @@ namespace {
 using Json = nlohmann::json;
 
 Json read_golden(const std::string& file) {
-  std::ifstream in(std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/" + file);
+  std::ifstream in(source_folder() + "/tests/golden/" + file);
   return Json::parse(in);
 }
 
