@@ -59,7 +59,7 @@ class StepBench {
  public:
   StepBench(const Config& config, MpiSession& mpi, SessionOptions options)
       : session_(config, mpi, with_profile(std::move(options))) {
-    initialize_parameters(session_.plan(), session_.mesh(), session_.arena(),
+    initialize_parameters(session_.plan(), session_.mesh(), session_.backend(), session_.arena(),
                           static_cast<uint64_t>(config.train.seed), session_.num_threads(),
                           session_.progress());
   }
