@@ -29,28 +29,31 @@ struct Queue {
 };
 
 // --- embedding.cu ---
-// void run(const Embedding& op, const KernelArgs& args, const Queue& queue);
-// void run(const EmbeddingGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Embedding& op, const KernelArgs& args, const Queue& queue);
+void run(const EmbeddingGrad& op, const KernelArgs& args, const Queue& queue);
 // --- matmul.cu ---
 // void run(const MatMul& op, const KernelArgs& args, const Queue& queue);
-// void run(const AddBias& op, const KernelArgs& args, const Queue& queue);
-// void run(const SumRows& op, const KernelArgs& args, const Queue& queue);
+// --- bias.cu ---
+void run(const AddBias& op, const KernelArgs& args, const Queue& queue);
+void run(const SumRows& op, const KernelArgs& args, const Queue& queue);
 // --- norm.cu ---
-// void run(const RmsNorm& op, const KernelArgs& args, const Queue& queue);
-// void run(const RmsNormGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const HeadNorm& op, const KernelArgs& args, const Queue& queue);
-// void run(const HeadNormGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const RmsNorm& op, const KernelArgs& args, const Queue& queue);
+void run(const RmsNormGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const HeadNorm& op, const KernelArgs& args, const Queue& queue);
+void run(const HeadNormGrad& op, const KernelArgs& args, const Queue& queue);
 // --- rope.cu ---
-// void run(const Rope& op, const KernelArgs& args, const Queue& queue);
-// void run(const TemperatureScale& op, const KernelArgs& args, const Queue& queue);
-// void run(const ChunkStart& op, const KernelArgs& args, const Queue& queue);
+void run(const Rope& op, const KernelArgs& args, const Queue& queue);
+void run(const TemperatureScale& op, const KernelArgs& args, const Queue& queue);
+void run(const ChunkStart& op, const KernelArgs& args, const Queue& queue);
 // --- attention.cu, attention_grad.cu ---
 // void run(const Attention& op, const KernelArgs& args, const Queue& queue);
 // void run(const AttentionGrad& op, const KernelArgs& args, const Queue& queue);
 // --- activation.cu ---
-// void run(const SwiGlu& op, const KernelArgs& args, const Queue& queue);
-// void run(const SwiGluGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const Add& op, const KernelArgs& args, const Queue& queue);
+void run(const SwiGlu& op, const KernelArgs& args, const Queue& queue);
+void run(const SwiGluGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Add& op, const KernelArgs& args, const Queue& queue);
+// --- cast.cu ---
+void run(const Cast& op, const KernelArgs& args, const Queue& queue);
 // --- loss.cu ---
 // void run(const LinearCrossEntropy& op, const KernelArgs& args, const Queue& queue);
 // void run(const LinearCrossEntropyGrad& op, const KernelArgs& args, const Queue& queue);
@@ -70,11 +73,11 @@ struct Queue {
 void run(const Fill& op, const KernelArgs& args, const Queue& queue);
 void run(const Divide& op, const KernelArgs& args, const Queue& queue);
 // --- update.cu ---
-// void run(const Accumulate& op, const KernelArgs& args, const Queue& queue);
-// void run(const SquaredNorm& op, const KernelArgs& args, const Queue& queue);
-// void run(const ClipScale& op, const KernelArgs& args, const Queue& queue);
-// void run(const AdamW& op, const KernelArgs& args, const Queue& queue);
-// void run(const UpdateRouterBias& op, const KernelArgs& args, const Queue& queue);
+void run(const Accumulate& op, const KernelArgs& args, const Queue& queue);
+void run(const SquaredNorm& op, const KernelArgs& args, const Queue& queue);
+void run(const ClipScale& op, const KernelArgs& args, const Queue& queue);
+void run(const AdamW& op, const KernelArgs& args, const Queue& queue);
+void run(const UpdateRouterBias& op, const KernelArgs& args, const Queue& queue);
 // --- collective.cpp ---
 void run(const AllReduce& op, const KernelArgs& args, const Queue& queue);
 void run(const AllGather& op, const KernelArgs& args, const Queue& queue);
@@ -99,6 +102,10 @@ template <typename OpStruct>
 int64_t workspace_bytes(const OpStruct&, const WorkspaceQuery&) {
   return 0;  // most ops need none
 }
+int64_t workspace_bytes(const EmbeddingGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const SumRows& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const RmsNormGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const SquaredNorm& op, const WorkspaceQuery& query);
 
 // TEMPORARY
 template <typename OpStruct>

@@ -119,7 +119,7 @@ Types f32_types(const Op& op, const OpCase& c) {
   TensorSpecs inputs;
   for (const Tensor& input : c.inputs) {
     types.inputs.push_back(input.dtype);
-    inputs.push_back(input.spec());
+    inputs.push_back({input.whole.empty() ? input.shape : input.whole, input.dtype});
   }
   for (const TensorSpec& output : infer(op, inputs)) types.outputs.push_back(output.dtype);
   return types;
