@@ -46,8 +46,8 @@ void run(const Rope& op, const KernelArgs& args, const Queue& queue);
 void run(const TemperatureScale& op, const KernelArgs& args, const Queue& queue);
 void run(const ChunkStart& op, const KernelArgs& args, const Queue& queue);
 // --- attention.cu, attention_grad.cu ---
-// void run(const Attention& op, const KernelArgs& args, const Queue& queue);
-// void run(const AttentionGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Attention& op, const KernelArgs& args, const Queue& queue);
+void run(const AttentionGrad& op, const KernelArgs& args, const Queue& queue);
 // --- activation.cu ---
 void run(const SwiGlu& op, const KernelArgs& args, const Queue& queue);
 void run(const SwiGluGrad& op, const KernelArgs& args, const Queue& queue);
@@ -106,6 +106,8 @@ int64_t workspace_bytes(const EmbeddingGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const SumRows& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const RmsNormGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const SquaredNorm& op, const WorkspaceQuery& query);
+
+int64_t workspace_bytes(const AttentionGrad& op, const WorkspaceQuery& query);
 
 // TEMPORARY
 template <typename OpStruct>

@@ -23,6 +23,9 @@
 #undef __launch_bounds__
 #define __launch_bounds__(...)
 
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+
 #define threadIdx (caravan::emulator::current_thread().thread)
 #define blockIdx (caravan::emulator::current_thread().block)
 #define blockDim (caravan::emulator::current_thread().block_dim)
