@@ -31,8 +31,8 @@ struct Queue {
 // --- embedding.cu ---
 void run(const Embedding& op, const KernelArgs& args, const Queue& queue);
 void run(const EmbeddingGrad& op, const KernelArgs& args, const Queue& queue);
-// --- matmul.cu ---
-// void run(const MatMul& op, const KernelArgs& args, const Queue& queue);
+// --- matmul.cpp, matmul.cu ---
+void run(const MatMul& op, const KernelArgs& args, const Queue& queue);
 // --- bias.cu ---
 void run(const AddBias& op, const KernelArgs& args, const Queue& queue);
 void run(const SumRows& op, const KernelArgs& args, const Queue& queue);
@@ -55,20 +55,22 @@ void run(const Add& op, const KernelArgs& args, const Queue& queue);
 // --- cast.cu ---
 void run(const Cast& op, const KernelArgs& args, const Queue& queue);
 // --- loss.cu ---
-// void run(const LinearCrossEntropy& op, const KernelArgs& args, const Queue& queue);
-// void run(const LinearCrossEntropyGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const CrossEntropyPart& op, const KernelArgs& args, const Queue& queue);
-// void run(const MergeCrossEntropy& op, const KernelArgs& args, const Queue& queue);
-// void run(const CrossEntropyPartGrad& op, const KernelArgs& args, const Queue& queue);
-// --- moe.cu, moe_matmul.cu ---
-// void run(const Route& op, const KernelArgs& args, const Queue& queue);
-// void run(const RouteGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const Assign& op, const KernelArgs& args, const Queue& queue);
-// void run(const Dispatch& op, const KernelArgs& args, const Queue& queue);
-// void run(const DispatchGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const Combine& op, const KernelArgs& args, const Queue& queue);
-// void run(const GroupedMatMul& op, const KernelArgs& args, const Queue& queue);
-// void run(const GroupedMatMulGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const LinearCrossEntropy& op, const KernelArgs& args, const Queue& queue);
+void run(const LinearCrossEntropyGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const CrossEntropyPart& op, const KernelArgs& args, const Queue& queue);
+void run(const MergeCrossEntropy& op, const KernelArgs& args, const Queue& queue);
+void run(const CrossEntropyPartGrad& op, const KernelArgs& args, const Queue& queue);
+// --- moe.cu, moe_rows.cu, moe_matmul.cu ---
+void run(const Experts& op, const KernelArgs& args, const Queue& queue);
+void run(const ExpertsGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Route& op, const KernelArgs& args, const Queue& queue);
+void run(const RouteGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Assign& op, const KernelArgs& args, const Queue& queue);
+void run(const Dispatch& op, const KernelArgs& args, const Queue& queue);
+void run(const DispatchGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Combine& op, const KernelArgs& args, const Queue& queue);
+void run(const GroupedMatMul& op, const KernelArgs& args, const Queue& queue);
+void run(const GroupedMatMulGrad& op, const KernelArgs& args, const Queue& queue);
 // --- scalar.cu ---
 void run(const Fill& op, const KernelArgs& args, const Queue& queue);
 void run(const Divide& op, const KernelArgs& args, const Queue& queue);
@@ -93,10 +95,6 @@ struct WorkspaceQuery {
   std::span<const TensorSpec> inputs;
   std::span<const TensorSpec> outputs;
 };
-// --- collective.cpp ---
-int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query);
-int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query);
-int64_t workspace_bytes(const AllToAll& op, const WorkspaceQuery& query);
 
 template <typename OpStruct>
 int64_t workspace_bytes(const OpStruct&, const WorkspaceQuery&) {
@@ -106,8 +104,20 @@ int64_t workspace_bytes(const EmbeddingGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const SumRows& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const RmsNormGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const SquaredNorm& op, const WorkspaceQuery& query);
-
 int64_t workspace_bytes(const AttentionGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const MatMul& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const LinearCrossEntropy& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const LinearCrossEntropyGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const CrossEntropyPart& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const CrossEntropyPartGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Route& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const RouteGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Assign& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const DispatchGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Combine& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AllToAll& op, const WorkspaceQuery& query);
 
 // TEMPORARY
 template <typename OpStruct>

@@ -50,6 +50,16 @@ cudaError_t cudaMemsetAsync(void* to, int byte, size_t bytes, cudaStream_t strea
   caravan::emulator::put(stream, [=] { std::memset(to, byte, bytes); });
   return cudaSuccess;
 }
+cudaError_t cudaMemset2DAsync(void* to, size_t pitch, int byte, size_t width, size_t height,
+                              cudaStream_t stream) {
+  if (width > pitch) return cudaErrorInvalidPitchValue;
+  caravan::emulator::put(stream, [=] {
+    for (size_t row = 0; row < height; ++row) {
+      std::memset(static_cast<char*>(to) + row * pitch, byte, width);
+    }
+  });
+  return cudaSuccess;
+}
 
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;

@@ -178,6 +178,11 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t handle, cudaStreamCaptureMode) {
   stream.is_origin = true;
   return cudaSuccess;
 }
+cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* status) {
+  *status = emulator::of(handle).capturing() != nullptr ? cudaStreamCaptureStatusActive
+                                                        : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
 cudaError_t cudaStreamEndCapture(cudaStream_t handle, cudaGraph_t* graph) {
   emulator::Stream& stream = emulator::of(handle);
   if (stream.capturing() == nullptr || !stream.is_origin) return cudaErrorStreamCaptureUnmatched;

@@ -179,6 +179,7 @@ std::optional<Types> to_bf16(const Op& op, OpCase& c) {
   }
   for (const TensorSpec& output : infer(op, specs)) types.outputs.push_back(output.dtype);
   c.tolerance = std::max(c.tolerance, kBf16Tolerance);
+  c.scale = std::max(c.scale, c.bf16_scale);
   return types;
 }
 

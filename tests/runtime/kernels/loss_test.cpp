@@ -12,6 +12,8 @@ struct Sizes {
   int64_t vocab_size;
 };
 
+constexpr float kDloss = 0.37f;
+
 Tensor rows_of(const Tensor& matrix, int64_t begin, int64_t end) {
   const int64_t width = matrix.shape[1];
   Tensor rows = empty({end - begin, width});
@@ -24,9 +26,12 @@ void check_loss(const Sizes& s, const Tensor& targets, double std = 1.0) {
   const Tensor weight = normal({s.vocab_size, s.width}, 2);
   const auto forward =
       check_op(LinearCrossEntropy{}, {{x, weight, targets}, {{}, {}}, {}, 1e-6 * std});
-  const auto all = check_op(
-      LinearCrossEntropyGrad{},
-      {{x, weight, targets, scalar(0.37f)}, {{}, {}, x.shape, weight.shape}, {}, 3e-5 * std});
+  const auto all = check_op(LinearCrossEntropyGrad{}, {{x, weight, targets, scalar(kDloss)},
+                                                       {{}, {}, x.shape, weight.shape},
+                                                       {},
+                                                       3e-5 * std,
+                                                       0,
+                                                       kDloss});
   EXPECT_EQ(forward[0].at(0), all[0].at(0));
   EXPECT_EQ(forward[1].at(0), all[1].at(0));
 }
@@ -39,7 +44,13 @@ TEST(LinearCrossEntropy, OddSizesWithPadding) {
 
 TEST(LinearCrossEntropy, SeveralChunks) {
   check_loss({555, 8, 20011}, random_integers(555, -1, 20011, 3));
-  check_loss({1100, 3, 5}, random_integers(1100, -1, 5, 3));
+  check_loss({2200, 3, 5}, random_integers(2200, -1, 5, 3));
+}
+
+// More rows than a block of threads takes in one step, and a last step that is not full.
+TEST(LinearCrossEntropy, WideRows) {
+  check_loss({5, 8, 4097}, random_integers(5, 0, 4097, 3));
+  check_loss({3, 4, 8200}, random_integers(3, -1, 8200, 3));
 }
 
 TEST(LinearCrossEntropy, LargeLogits) {

@@ -48,6 +48,8 @@ struct OpCase {
   // `scale` is that of the terms where they cancel to zero.
   double tolerance = 1e-5;
   double scale = 0;
+  // The same where inputs and what is made of them between products are rounded to bf16.
+  double bf16_scale = 0;
 };
 
 void expect_same_bits(const std::vector<Tensor>& a, const std::vector<Tensor>& b, const char* what);
