@@ -4,6 +4,7 @@ set_property(CACHE CARAVAN_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(CARAVAN_CUDA_ARCHITECTURES 90 CACHE STRING "Of 80 (A100), 90 (H100, H200), 100 (B200): a list")
 
 set(CARAVAN_HAS_CUDA FALSE)
+set(CARAVAN_HAS_NCCL FALSE)
 if(NOT CARAVAN_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "CARAVAN_CUDA is '${CARAVAN_CUDA}': it must be AUTO, ON or OFF")
 endif()
@@ -38,3 +39,18 @@ endif()
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
 message(STATUS "CUDA: toolkit ${CUDAToolkit_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}")
+
+# Without NCCL ranks of several devices exchange bytes by way of the host.
+find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} ENV NCCL_HOME
+  PATH_SUFFIXES include)
+find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} ENV NCCL_HOME
+  PATH_SUFFIXES lib lib64)
+if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
+  set(CARAVAN_HAS_NCCL TRUE)
+  add_library(NCCL::nccl SHARED IMPORTED)
+  set_target_properties(NCCL::nccl PROPERTIES IMPORTED_LOCATION ${NCCL_LIBRARY}
+    INTERFACE_INCLUDE_DIRECTORIES ${NCCL_INCLUDE_DIR})
+  message(STATUS "NCCL: ${NCCL_LIBRARY}")
+else()
+  message(STATUS "NCCL: not found, ranks communicate through the host (libnccl-dev, or NCCL_HOME)")
+endif()

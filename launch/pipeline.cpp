@@ -79,7 +79,7 @@ std::string describe_mesh(const Config& config, const Mesh& mesh) {
   return to_string(mesh) + (splits_sequences ? ", sequence parallel" : "");
 }
 
-RunPlan plan_run(const Config& config, const Mesh& mesh, const Backend& backend,
+RunPlan plan_run(const Config& config, const Mesh& mesh, const WorkspaceRule& workspace,
                  const GraphObserver& observer) {
   RunPlan run;
   run.mesh = mesh;
@@ -104,8 +104,8 @@ RunPlan plan_run(const Config& config, const Mesh& mesh, const Backend& backend,
 
   const PlanOptions options{.keep_all = config.runtime.keep_all,
                             .workspace_bytes = [&](const Graph& graph, const Node& node) {
-                              return backend.workspace_bytes(node.op, specs_of(graph, node.inputs),
-                                                             specs_of(graph, node.outputs));
+                              return workspace(node.op, specs_of(graph, node.inputs),
+                                               specs_of(graph, node.outputs));
                             }};
   for (Program& program : run.programs) {
     program.steps = schedule(program.graph);

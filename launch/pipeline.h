@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launch/config.h"
+#include "launch/device.h"
 #include "runtime/backend.h"
 #include "runtime/mesh.h"
 #include "runtime/program.h"
@@ -36,8 +37,7 @@ Mesh make_mesh(const Config& config, int world_size);
 std::string describe_mesh(const Config& config, const Mesh& mesh);
 
 // Plans every program of a training run. `config` is validated and its model has a vocabulary.
-// The backend only answers how much scratch memory its kernels need.
-RunPlan plan_run(const Config& config, const Mesh& mesh, const Backend& backend,
+RunPlan plan_run(const Config& config, const Mesh& mesh, const WorkspaceRule& workspace,
                  const GraphObserver& observer = {});
 
 }  // namespace caravan

@@ -231,21 +231,27 @@ std::string version_text(int version) {
   return absl::StrFormat("%d.%d", version / 1000, version % 1000 / 10);
 }
 
-CudaDevice examine_device(int index) {
+std::string id_text(const cudaUUID_t& id) {
+  std::string text;
+  for (const char byte : id.bytes) {
+    absl::StrAppendFormat(&text, "%02x", static_cast<unsigned>(static_cast<unsigned char>(byte)));
+  }
+  return text;
+}
+
+CudaDevice examine_device(int index, bool with_memory) {
   cudaDeviceProp properties{};
   cuda::check_cuda(cudaGetDeviceProperties(&properties, index), "the device");
-  cuda::check_cuda(cudaSetDevice(index), "the device");
-  size_t free = 0, total = 0;
-  cuda::check_cuda(cudaMemGetInfo(&free, &total), "free memory");
   return {.name = properties.name,
+          .id = id_text(properties.uuid),
           .major = properties.major,
           .minor = properties.minor,
           .num_multiprocessors = properties.multiProcessorCount,
-          .total_bytes = static_cast<int64_t>(total),
-          .free_bytes = static_cast<int64_t>(free)};
+          .total_bytes = static_cast<int64_t>(properties.totalGlobalMem),
+          .free_bytes = with_memory ? cuda_memory(index).free_bytes : -1};
 }
 
-void examine_devices(CudaStatus& status) {
+void examine_devices(CudaStatus& status, bool with_memory) {
   int driver = 0, count = 0;
   cudaDriverGetVersion(&driver);  // 0: there is none
   if (driver > 0) status.driver = version_text(driver);
@@ -263,23 +269,30 @@ void examine_devices(CudaStatus& status) {
         cudaGetErrorString(found));
   }
   for (int i = 0; status.problem.empty() && i < count; ++i) {
-    status.devices.push_back(examine_device(i));
+    status.devices.push_back(examine_device(i, with_memory));
   }
 }
 
 }  // namespace
 
-CudaStatus examine_cuda() {
+CudaStatus examine_cuda(bool with_memory) {
   CudaStatus status;
   status.is_built_in = true;
   status.runtime = version_text(CUDART_VERSION);
   status.cudnn = cuda::cudnn_version();
   try {
-    examine_devices(status);
+    examine_devices(status, with_memory);
   } catch (const Error& error) {
     status.problem = error.what();
   }
   return status;
+}
+
+CudaMemory cuda_memory(int device) {
+  cuda::check_cuda(cudaSetDevice(device), "the device");
+  size_t free = 0, total = 0;
+  cuda::check_cuda(cudaMemGetInfo(&free, &total), "free memory");
+  return {static_cast<int64_t>(total), static_cast<int64_t>(free)};
 }
 
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {

@@ -95,10 +95,6 @@ struct WorkspaceQuery {
   std::span<const TensorSpec> inputs;
   std::span<const TensorSpec> outputs;
 };
-// --- collective.cpp ---
-int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query);
-int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query);
-int64_t workspace_bytes(const AllToAll& op, const WorkspaceQuery& query);
 
 template <typename OpStruct>
 int64_t workspace_bytes(const OpStruct&, const WorkspaceQuery&) {
@@ -119,6 +115,9 @@ int64_t workspace_bytes(const RouteGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const Assign& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const DispatchGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const Combine& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AllToAll& op, const WorkspaceQuery& query);
 
 // TEMPORARY
 template <typename OpStruct>
