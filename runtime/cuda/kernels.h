@@ -93,6 +93,7 @@ int64_t workspace_bytes(const OpStruct&, const WorkspaceQuery&) {
   return 0;  // most ops need none
 }
 
+int64_t workspace_bytes(const Attention& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const AttentionGrad& op, const WorkspaceQuery& query);
 
 // TEMPORARY
