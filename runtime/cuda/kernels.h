@@ -104,6 +104,7 @@ int64_t workspace_bytes(const EmbeddingGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const SumRows& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const RmsNormGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const SquaredNorm& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Attention& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const AttentionGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const MatMul& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const LinearCrossEntropy& op, const WorkspaceQuery& query);
