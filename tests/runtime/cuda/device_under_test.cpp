@@ -151,8 +151,10 @@ std::vector<size_t> bf16_inputs(const Op& op) {
 std::optional<Types> to_bf16(const Op& op, OpCase& c) {
   std::vector<size_t> inputs = bf16_inputs(op);
   if (inputs.empty()) return {};
+  const auto* matmul = std::get_if<MatMul>(&op);
   const bool adds_in_bf16 = addend(op) != Addend::none && name(op) != "embedding_grad" &&
-                            name(op) != "grouped_matmul_grad";
+                            name(op) != "grouped_matmul_grad" &&
+                            (matmul == nullptr || !matmul->f32_output);
   if (adds_in_bf16) inputs.push_back(c.inputs.size() - 1);
   Types types;
   TensorSpecs specs;
