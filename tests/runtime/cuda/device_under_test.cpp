@@ -175,10 +175,22 @@ std::optional<Types> to_bf16(const Op& op, OpCase& c) {
 
 }  // namespace
 
+namespace {
+
+std::unique_ptr<Backend>& backend_under_test() {
+  static std::unique_ptr<Backend> backend;
+  return backend;
+}
+
+}  // namespace
+
 Backend& device_under_test() {
-  static const std::unique_ptr<Backend> backend = make_cuda_backend({.deterministic = true});
+  std::unique_ptr<Backend>& backend = backend_under_test();
+  if (!backend) backend = make_cuda_backend({.deterministic = true});
   return *backend;
 }
+
+void end_device_under_test() { backend_under_test().reset(); }
 
 std::vector<Tensor> run_kernel(const Op& op, const OpCase& c) {
   return run_with_types(op, c, f32_types(op, c));

@@ -134,14 +134,6 @@ TEST(Assign, ManyPicksAndExperts) {
   }
 }
 
-TEST(Assign, NoTokens) {
-  const Tensor experts = as_shape(integers({}), {0, 2});
-  const auto out = run_kernel(Assign{{4, 2}, 3, {}}, {{experts}, {{0}, {3}, {}, {}}});
-  for (size_t e = 0; e < 3; ++e) EXPECT_EQ(out[1].words[e], 0u);
-  EXPECT_EQ(out[2].at(0), 0);
-  EXPECT_EQ(out[3].at(0), 0);
-}
-
 // Rows that are read by vectors, some of them several times by a thread; more picks of a token than
 // are loaded together.
 TEST(Dispatch, WideRowsThereAndBack) {
