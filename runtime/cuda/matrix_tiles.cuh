@@ -14,10 +14,10 @@ namespace caravan::cuda {
 // The part of a factor that a tile needs.
 template <typename T>
 struct TileFactor {
-  const T* data;   // first outer index, depth 0
-  int64_t stride;  // from a stored row to the next
-  int64_t outer;   // how many there are; tiles may want more
-  bool vectors;    // stored rows are 16-byte aligned and a multiple of that
+  const T* data;  // first outer index, depth 0
+  int stride;     // from a stored row to the next
+  int outer;      // how many there are; tiles may want more
+  bool vectors;   // stored rows are 16-byte aligned and a multiple of that
 };
 
 // kRows x kColumns, by kRowWarps x kColumnWarps warps. Per 16 of depth a warp of 64 x 64 reads 4
@@ -51,10 +51,9 @@ struct MmaTile {
     return row * kChunks + (chunk ^ (kChunks == 4 ? row / 2 % 4 : row % 8));
   }
 
-  // kDepth of a factor, from `begin` on, into a stage.
+  // The next kDepth of a factor, or the `depth` that is left, into a stage; moves on.
   template <int kOuter, bool kByDepth>
-  static __device__ void load(bf16* stage, const TileFactor<bf16>& factor, int64_t begin,
-                              int64_t depth) {
+  static __device__ void load(bf16* stage, TileFactor<bf16>& factor, int depth) {
     constexpr int kStoredRows = kByDepth ? kDepth : kOuter;
     constexpr int kChunks = (kByDepth ? kOuter : kDepth) / 8;
     static_assert(kStoredRows * kChunks % kThreads == 0);
@@ -62,22 +61,20 @@ struct MmaTile {
     for (int round = 0; round < kStoredRows * kChunks / kThreads; ++round) {
       const int i = round * kThreads + static_cast<int>(threadIdx.x);
       const int row = i / kChunks, chunk = i % kChunks;
-      const int outer = kByDepth ? chunk * 8 : row;
-      const int64_t d = begin + (kByDepth ? row : chunk * 8);
-      const bf16* const from =
-          factor.data + (kByDepth ? d * factor.stride + outer : outer * factor.stride + d);
+      const bf16* const from = factor.data + int64_t{row} * factor.stride + chunk * 8;
       bf16* const to = stage + chunk_at<kChunks>(row, chunk) * 8;
+      const int rows = kByDepth ? depth : factor.outer;
+      const int columns = (kByDepth ? factor.outer : depth) - chunk * 8;
       if (factor.vectors) {
-        const bool exists = outer < factor.outer && d < depth;
+        const bool exists = row < rows && columns > 0;
         copy_async_16(to, exists ? from : factor.data, exists);
         continue;
       }
       for (int j = 0; j < 8; ++j) {
-        const bool exists =
-            outer + (kByDepth ? j : 0) < factor.outer && d + (kByDepth ? 0 : j) < depth;
-        to[j] = exists ? from[j] : from_float<bf16>(0.0f);
+        to[j] = row < rows && j < columns ? from[j] : from_float<bf16>(0.0f);
       }
     }
+    factor.data += kByDepth ? int64_t{kDepth} * factor.stride : kDepth;
   }
 
   // Rows [row, row + 16) of a, 16 of the depth.
@@ -137,26 +134,26 @@ struct MmaTile {
 
   // By the whole block; uses all of its shared memory.
   template <bool kAByDepth, bool kBByDepth>
-  static __device__ void multiply(Sums& sums, const TileFactor<bf16>& a, const TileFactor<bf16>& b,
-                                  int64_t depth) {
+  static __device__ void multiply(Sums& sums, TileFactor<bf16> a, TileFactor<bf16> b, int depth) {
     bf16* const shared = shared_memory<bf16>();
-    const auto load_step = [&](int64_t step) {
-      bf16* const stage = shared + step % kStages * kStageElements;
-      load<kRows, kAByDepth>(stage, a, step * kDepth, depth);
-      load<kColumns, kBByDepth>(stage + kRows * kDepth, b, step * kDepth, depth);
-    };
-    const int64_t steps = (depth + kDepth - 1) / kDepth;
-    __syncthreads();  // what lies there of an earlier product has been read
-    for (int64_t step = 0; step < kStages - 1; ++step) {
-      if (step < steps) load_step(step);
+    int left = depth;
+    const auto load_next = [&](int slot) {
+      bf16* const stage = shared + slot * kStageElements;
+      if (left > 0) {
+        load<kRows, kAByDepth>(stage, a, left);
+        load<kColumns, kBByDepth>(stage + kRows * kDepth, b, left);
+      }
+      left -= kDepth;
       commit_copies();
-    }
-    for (int64_t step = 0; step < steps; ++step) {
+    };
+    __syncthreads();  // what lies there of an earlier product has been read
+    for (int stage = 0; stage < kStages - 1; ++stage) load_next(stage);
+    for (int begin = 0, slot = 0; begin < depth; begin += kDepth) {
       wait_for_copies<kStages - 2>();
       __syncthreads();  // the step is there for all, and all have read the one before
-      if (step + kStages - 1 < steps) load_step(step + kStages - 1);
-      commit_copies();
-      multiply_stage<kAByDepth, kBByDepth>(sums, shared + step % kStages * kStageElements);
+      load_next((slot + kStages - 1) % kStages);
+      multiply_stage<kAByDepth, kBByDepth>(sums, shared + slot * kStageElements);
+      slot = (slot + 1) % kStages;
     }
   }
 
@@ -193,28 +190,28 @@ struct FmaTile {
 
   // to[d][outer]
   template <bool kByDepth>
-  static __device__ void load(float* to, const TileFactor<float>& factor, int64_t begin,
-                              int64_t depth) {
+  static __device__ void load(float* to, const TileFactor<float>& factor, int begin, int depth) {
 #pragma unroll
     for (int round = 0; round < 64 * kDepth / kThreads; ++round) {
       const int i = round * kThreads + static_cast<int>(threadIdx.x);
       const int outer = kByDepth ? i % 64 : i / kDepth;
       const int in = kByDepth ? i / 64 : i % kDepth;
-      const int64_t d = begin + in;
+      const int d = begin + in;
       const bool exists = outer < factor.outer && d < depth;
-      const int64_t at = kByDepth ? d * factor.stride + outer : outer * factor.stride + d;
+      const int64_t at =
+          kByDepth ? int64_t{d} * factor.stride + outer : int64_t{outer} * factor.stride + d;
       to[in * kPadded + outer] = exists ? factor.data[at] : 0.0f;
     }
   }
 
   template <bool kAByDepth, bool kBByDepth>
   static __device__ void multiply(Sums& sums, const TileFactor<float>& a,
-                                  const TileFactor<float>& b, int64_t depth) {
+                                  const TileFactor<float>& b, int depth) {
     float* const rows = shared_memory<float>();
     float* const columns = rows + kDepth * kPadded;
     const int first_row = static_cast<int>(threadIdx.x) / 16 * 4;
     const int first_column = static_cast<int>(threadIdx.x) % 16 * 4;
-    for (int64_t begin = 0; begin < depth; begin += kDepth) {
+    for (int begin = 0; begin < depth; begin += kDepth) {
       __syncthreads();
       load<kAByDepth>(rows, a, begin, depth);
       load<kBByDepth>(columns, b, begin, depth);

@@ -17,7 +17,9 @@ using LargeTile = MmaTile<128, 256, 2, 4>;
 using SmallTile = MmaTile<64, 64, 2, 2>;
 
 template <typename Tile>
-constexpr int kBlocksPerMultiprocessor = std::is_same_v<Tile, LargeTile> ? 1 : 4;
+constexpr int kBlocksPerMultiprocessor = std::is_same_v<Tile, LargeTile>   ? 1
+                                         : std::is_same_v<Tile, SmallTile> ? 4
+                                                                           : 3;
 
 // Two neighbours of a row of the output.
 template <typename T>
@@ -123,8 +125,8 @@ struct Grouped {
   const int32_t* counts;
   int num_segments;
   int num_experts;
-  int64_t k;
-  int64_t n;
+  int k;
+  int n;
   bool rows_are_vectors;
   bool weights_are_vectors;
   Output<T> output;
@@ -133,23 +135,25 @@ struct Grouped {
 template <typename Tile, bool kTransposed>
 __global__ void __launch_bounds__(Tile::kThreads, kBlocksPerMultiprocessor<Tile>)
     grouped_kernel(Grouped<typename Tile::Element> g) {
-  using T = typename Tile::Element;
   TileFinder finder(g.counts, g.num_segments, (g.n + Tile::kColumns - 1) / Tile::kColumns);
   TilePlace place;
-  for (int64_t tile = blockIdx.x; finder.find<Tile::kRows>(tile, place); tile += gridDim.x) {
+  for (int64_t tile = blockIdx.x; finder.template find<Tile::kRows>(tile, place);
+       tile += gridDim.x) {
     const int64_t tiles_of_rows = (place.count + Tile::kRows - 1) / Tile::kRows;
-    const int64_t first = place.tile % tiles_of_rows * Tile::kRows;
-    const int64_t column = place.tile / tiles_of_rows * Tile::kColumns;
+    const auto first = static_cast<int>(place.tile % tiles_of_rows) * Tile::kRows;
+    const auto column = static_cast<int>(place.tile / tiles_of_rows) * Tile::kColumns;
+    const auto count = static_cast<int>(place.count) - first;
+    const int64_t row = place.begin + first;
     const int64_t expert = place.segment % g.num_experts;
-    const TileFactor<T> rows{g.rows + (place.begin + first) * g.k, g.k, place.count - first,
-                             g.rows_are_vectors};
-    const TileFactor<T> weights{
-        g.weights + expert * g.k * g.n + (kTransposed ? column * g.k : column),
-        kTransposed ? g.k : g.n, g.n - column, g.weights_are_vectors};
+    const int64_t corner = kTransposed ? int64_t{column} * g.k : column;
     typename Tile::Sums sums;
-    Tile::template multiply<false, !kTransposed>(sums, rows, weights, g.k);
+    Tile::template multiply<false, !kTransposed>(
+        sums, {g.rows + row * g.k, g.k, count, g.rows_are_vectors},
+        {g.weights + expert * g.k * g.n + corner, kTransposed ? g.k : g.n, g.n - column,
+         g.weights_are_vectors},
+        g.k);
     Tile::for_each_pair(sums, [&](int i, int j, float left, float right) {
-      if (first + i < place.count) g.output.store(place.begin + first + i, column + j, left, right);
+      if (i < count) g.output.store(row + i, column + j, left, right);
     });
   }
 }
@@ -172,8 +176,8 @@ struct GroupedGrad {
   const int32_t* counts;
   int num_segments;
   int num_experts;
-  int64_t k;
-  int64_t n;
+  int k;
+  int n;
   bool rows_are_vectors;
   bool dy_are_vectors;
   Output<float> output;  // (E*K,N)
@@ -190,26 +194,25 @@ __device__ inline int64_t sum_of_counts(const int32_t* counts, int begin, int en
 template <typename Tile>
 __global__ void __launch_bounds__(Tile::kThreads, kBlocksPerMultiprocessor<Tile>)
     grouped_grad_kernel(GroupedGrad<typename Tile::Element> g) {
-  using T = typename Tile::Element;
-  const int64_t tiles_of_rows = (g.k + Tile::kRows - 1) / Tile::kRows;
-  const int64_t tiles_of_columns = (g.n + Tile::kColumns - 1) / Tile::kColumns;
-  const int64_t tiles = tiles_of_rows * tiles_of_columns;
-  for (int64_t tile = blockIdx.x; tile < g.num_experts * tiles; tile += gridDim.x) {
-    const auto expert = static_cast<int>(tile / tiles);
-    const int64_t first = tile % tiles % tiles_of_rows * Tile::kRows;
-    const int64_t column = tile % tiles / tiles_of_rows * Tile::kColumns;
+  const int tiles_of_rows = (g.k + Tile::kRows - 1) / Tile::kRows;
+  const int tiles = tiles_of_rows * ((g.n + Tile::kColumns - 1) / Tile::kColumns);
+  for (int64_t tile = blockIdx.x; tile < int64_t{g.num_experts} * tiles; tile += gridDim.x) {
+    const auto expert = static_cast<int>(tile / tiles), in = static_cast<int>(tile % tiles);
+    const int first = in % tiles_of_rows * Tile::kRows;
+    const int column = in / tiles_of_rows * Tile::kColumns;
     typename Tile::Sums sums;
     int64_t begin = 0;
     int counted = 0;
     for (int segment = expert; segment < g.num_segments; segment += g.num_experts) {
       begin += sum_of_counts(g.counts, counted, segment);
       counted = segment;
-      const TileFactor<T> rows{g.rows + begin * g.k + first, g.k, g.k - first, g.rows_are_vectors};
-      const TileFactor<T> dy{g.dy + begin * g.n + column, g.n, g.n - column, g.dy_are_vectors};
-      Tile::template multiply<true, true>(sums, rows, dy, g.counts[segment]);
+      Tile::template multiply<true, true>(
+          sums, {g.rows + begin * g.k + first, g.k, g.k - first, g.rows_are_vectors},
+          {g.dy + begin * g.n + column, g.n, g.n - column, g.dy_are_vectors}, g.counts[segment]);
     }
     Tile::for_each_pair(sums, [&](int i, int j, float left, float right) {
-      if (first + i < g.k) g.output.store(expert * g.k + first + i, column + j, left, right);
+      if (first + i >= g.k) return;
+      g.output.store(int64_t{expert} * g.k + first + i, column + j, left, right);
     });
   }
 }
@@ -261,8 +264,8 @@ void run(const GroupedMatMul& op, const KernelArgs& args, const Queue& queue) {
                        .counts = args.inputs[2].as<int32_t>(),
                        .num_segments = static_cast<int>(args.inputs[2].size()),
                        .num_experts = static_cast<int>(num_experts),
-                       .k = rows.dim(1),
-                       .n = n,
+                       .k = static_cast<int>(rows.dim(1)),
+                       .n = static_cast<int>(n),
                        .rows_are_vectors = has_vectors<T>(rows),
                        .weights_are_vectors = has_vectors<T>(weights),
                        .output = output_of<T>(args.outputs[0], addend_of(op.addend, args), n)};
@@ -285,8 +288,8 @@ void run(const GroupedMatMulGrad& op, const KernelArgs& args, const Queue& queue
         .counts = args.inputs[2].as<int32_t>(),
         .num_segments = static_cast<int>(args.inputs[2].size()),
         .num_experts = static_cast<int>(op.num_experts),
-        .k = rows.dim(1),
-        .n = dy.dim(1),
+        .k = static_cast<int>(rows.dim(1)),
+        .n = static_cast<int>(dy.dim(1)),
         .rows_are_vectors = has_vectors<T>(rows),
         .dy_are_vectors = has_vectors<T>(dy),
         .output = output_of<float>(args.outputs[0], addend_of(op.addend, args), dy.dim(1))};

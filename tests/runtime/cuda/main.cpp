@@ -1,7 +1,7 @@
 // Without a device every test is skipped, by name.
 #include <gtest/gtest.h>
 
-#include "runtime/cuda/cuda.h"
+#include "tests/runtime/cuda/device_under_test.h"
 
 namespace {
 
@@ -11,6 +11,7 @@ class NeedsDevice : public testing::Environment {
     const caravan::CudaStatus status = caravan::examine_cuda();
     if (!status.problem.empty()) GTEST_SKIP() << "skipped: " << status.problem;
   }
+  void TearDown() override { caravan::end_device_under_test(); }
 };
 
 }  // namespace
