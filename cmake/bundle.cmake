@@ -6,7 +6,7 @@
 # It holds what was built: the target `bundle` builds all of it first, and installs to build/bundle.
 # Included last, when all targets are there.
 set(caravan_programs caravan steady_state_program)
-set(caravan_test_programs runtime_cuda_test runtime_cpu_test golden_losses_test e2e_test)
+set(caravan_test_programs runtime_cuda_test runtime_cpu_test parallel_test golden_losses_test e2e_test)
 set(caravan_bench_programs  # none is built unless it is asked for: a component of their own
   bench_step bench_ceilings bench_cuda_kernels bench_cuda_attention bench_gpu_step
   bench_gpu_ceilings)
