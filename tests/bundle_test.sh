@@ -107,6 +107,9 @@ if [ -e "$root$bundle/tests/golden_losses_test" ]; then
   use "golden losses" PASSED /bin/sh -c "CARAVAN_TEST_FOLDER=$bundle exec $bundle/tests/golden_losses_test \
     --gtest_filter=-*Slow*"
 fi
+if [ -e "$root$bundle/tests/runtime_cuda_test" ]; then # NVIDIA's libraries are found, a device is not
+  use "tests of a GPU" 'tests ran' "$bundle/tests/runtime_cuda_test" --gtest_filter='CudaBackend*'
+fi
 size=$(tar -C "$root$bundle" -c . | gzip -1 | wc -c)
 echo "compressed: $((size >> 20)) MiB"
 [ "$size" -lt $((60 << 20)) ] || fail "the bundle is too large to copy about: $size bytes"

@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -180,19 +181,18 @@ def train_tasks(is_rehearsal):
     steps = ["warmup=1", "steps=2"] if is_rehearsal else ["warmup=3", "steps=10"]
     tiny = {**TINY, "runtime.device": "cpu", "runtime.dtype": "float32"} if is_rehearsal else {}
     for config in CONFIGS:
+        keys = config_keys(config, is_rehearsal)
         for variant, overrides in VARIANTS.items():
             command = [program("bench_step"), *steps, f"profile={int(not overrides)}", str(config),
                        *words({**tiny, **overrides})]
             yield Task(f"{config.stem}{variant}", "train", command, 300,
-                       lambda text, config=config: read_step(text, config))
+                       lambda text, keys=keys: read_step(text, keys))
 
 
 def peer_tasks(python, is_rehearsal):
     """bf16 throughout counts as the peer only where the other, fairer way does not fit."""
     for config in CONFIGS:
-        keys = config_keys(config)
-        if is_rehearsal:
-            keys.update({key: str(value) for key, value in TINY.items()})
+        keys = config_keys(config, is_rehearsal)
         command = [python, str(ROOT / "bench/gpu/peer.py"), "--model", json.dumps(model_of(keys)),
                    "--batch_size", keys["train.micro_batch_size"],
                    "--sequence_len", keys["data.sequence_len"]]
@@ -202,20 +202,21 @@ def peer_tasks(python, is_rehearsal):
         for mode, precision in ways:
             yield Task(f"PyTorch, {config.stem}, {mode}, {precision}", "peer",
                        [*command, "--mode", mode, "--precision", precision], 300,
-                       lambda text, config=config: read_peer(text, config))
+                       lambda text, keys=keys: read_peer(text, keys))
 
 
 def all_tasks(arguments):
     out, is_rehearsal = arguments.out.resolve(), arguments.rehearse
-    tasks = [*test_tasks(out), *sanitizer_tasks(out), *kernel_tasks(out),
-             *train_tasks(is_rehearsal), *peer_tasks(arguments.python, is_rehearsal)]
+    of_device = [] if is_rehearsal else [*sanitizer_tasks(out), *kernel_tasks(out)]
+    tasks = [*test_tasks(out), *of_device, *train_tasks(is_rehearsal),
+             *peer_tasks(arguments.python, is_rehearsal)]
     return [task for task in tasks if task.part in arguments.parts]
 
 
 # --- training steps ------------------------------------------------------------------------------
 
 
-def config_keys(path):
+def config_keys(path, is_rehearsal):
     """section.key: text. Only for the files of bench/gpu, which are of a simple form."""
     keys, section = {}, ""
     for line in path.read_text().splitlines():
@@ -227,7 +228,7 @@ def config_keys(path):
             for pair in match[2].split(","):
                 key, value = pair.split(":")
                 keys[f"{match[1]}.{key.strip()}"] = value.strip().replace("_", "")
-    return keys
+    return {**keys, **({key: str(value) for key, value in TINY.items()} if is_rehearsal else {})}
 
 
 def model_of(keys):
@@ -255,16 +256,15 @@ def flops_per_token(model, sequence_len):
     return 6 * (weights + model["vocab_size"] * hidden) + 6 * layers * sequence_len * queries
 
 
-def with_tflops(result, config):
-    keys = config_keys(config)
+def with_tflops(result, keys):
     flops = flops_per_token(model_of(keys), int(keys["data.sequence_len"]))
     result["model_tflops"] = 1e-12 * flops * result["tok_s"]
     return f"{result['tok_s']:,.0f} tok/s, MFU {result['model_tflops'] / H200_TFLOPS:.1%}"
 
 
-def read_step(text, config):
+def read_step(text, keys):
     result = read_json(text)
-    figure = with_tflops(result, config)
+    figure = with_tflops(result, keys)
     if "device_bytes" in result:
         figure += (f", {result['device_bytes'] / 2**30:.1f} GiB held, "
                    f"{result['arena_bytes'] / 2**30:.1f} planned")
@@ -278,11 +278,11 @@ def read_step(text, config):
     return "passed", figure, result
 
 
-def read_peer(text, config):
+def read_peer(text, keys):
     result = read_json(text)
     if "error" in result:
         return "skipped", result["error"], result
-    return "passed", with_tflops(result, config), result
+    return "passed", with_tflops(result, keys), result
 
 
 # --- running -------------------------------------------------------------------------------------
@@ -312,23 +312,36 @@ def run(task, deadline, out):
         return skipped(task, "no time left")
     start = time.monotonic()
     log = out / (re.sub(r"\W+", "-", task.name) + ".log")
-    try:
-        done = subprocess.run(task.command, env=environment_of(task), text=True, timeout=limit,
-                              capture_output=True)
-    except subprocess.TimeoutExpired:
-        return Outcome(task.name, task.part, "failed", time.monotonic() - start,
-                       f"not done within {limit:.0f} s")
+    status, output = start_and_wait(task, limit, log)
     seconds = time.monotonic() - start
-    log.write_text(" ".join(task.command) + "\n" + done.stdout + done.stderr)
-    result, figure, details = "failed", f"exit code {done.returncode}, see {log.name}", None
-    if done.returncode == 0 or task.part == "tests":
+    result, figure, details = "failed", f"exit code {status}, see {log.name}", None
+    if status is None:
+        figure = f"not done within {limit:.0f} s"
+    elif status == 0 or task.part == "tests":
         try:
-            result, figure, details = task.read(done.stdout)
+            result, figure, details = task.read(output)
         except (OSError, ValueError, KeyError, IndexError):
-            result, figure = "failed", f"no results, see {log.name}"
-    if done.returncode != 0 and result == "passed":
-        result = "failed"
+            figure = f"no results, see {log.name}"
+    if status != 0 and result == "passed":
+        result, figure = "failed", f"{figure}, but exit code {status}"
     return Outcome(task.name, task.part, result, seconds, figure, details)
+
+
+def start_and_wait(task, limit, log):
+    """Exit status (None: it took too long, and was ended with all that it had started), output."""
+    with log.open("w") as errors:
+        errors.write(" ".join(task.command) + "\n")
+        errors.flush()
+        process = subprocess.Popen(task.command, env=environment_of(task), text=True, cwd=ROOT,
+                                   stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
+        try:
+            output = process.communicate(timeout=limit)[0]
+            errors.write(output)
+            return process.returncode, output
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            return None, ""
 
 
 def compare(outcomes):
@@ -386,6 +399,8 @@ def main():
     compare(outcomes)
     write_results(outcomes, arguments.out / "gpu.json", arguments.rehearse)
     print_table(outcomes)
+    if arguments.rehearse:
+        print("a rehearsal: these figures measure nothing")
     return 1 if any(outcome.result == "failed" for outcome in outcomes) else 0
 
 
