@@ -139,7 +139,7 @@ def test_tasks(out):
 
 
 def sanitizer_tasks(out):
-    """Allocations that are meant to fail are errors of the program to memcheck, and are left out."""
+    """Allocations that are meant to fail are errors to memcheck, and are left out."""
     for tool in ("memcheck", "racecheck"):
         for shard in range(SANITIZER_SHARDS):
             report = out / f"{tool}-{shard}.json"
