@@ -194,24 +194,6 @@ class StepBench {
   int num_steps_ = 0;
 };
 
-// Under Hugging Face's names, for peers that run the same model.
-nlohmann::json to_json(const ModelConfig& model) {
-  return {{"vocab_size", model.vocab_size},
-          {"hidden_size", model.hidden_size},
-          {"intermediate_size", model.intermediate_size},
-          {"num_hidden_layers", model.num_hidden_layers},
-          {"num_attention_heads", model.num_attention_heads},
-          {"num_key_value_heads", model.num_key_value_heads},
-          {"head_dim", model.head_dim},
-          {"rms_norm_eps", model.rms_norm_eps},
-          {"rope_theta", model.rope_theta},
-          {"tie_word_embeddings", model.tie_word_embeddings},
-          {"attention_bias", model.attention_bias},
-          {"mlp_bias", model.mlp_bias},
-          {"initializer_range", model.initializer_range},
-          {"num_local_experts", model.num_local_experts}};
-}
-
 // Of the first device. Nothing else may run on it.
 int64_t free_device_bytes() {
   const CudaStatus status = examine_cuda();
@@ -251,9 +233,7 @@ void time_steps(std::vector<std::string> arguments) {
   {
     const Config config = load_bench_config(arguments);
     const bool on_gpu = choose_device(config) == DeviceKind::cuda;
-    nlohmann::json result = (on_gpu ? run_on_gpu : run_on_cpu)(config, mpi, options);
-    result["model"] = to_json(config.model);
-    result["tokens_per_step"] = config.train.global_batch_size * config.data.sequence_len;
+    const nlohmann::json result = (on_gpu ? run_on_gpu : run_on_cpu)(config, mpi, options);
     if (mpi.world().rank() == 0) std::cout << result << std::endl;
   }
   mpi.finish();

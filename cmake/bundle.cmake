@@ -6,24 +6,27 @@
 # It holds what was built: the target `bundle` builds all of it first, and installs to build/bundle.
 # Included last, when all targets are there.
 set(caravan_programs caravan steady_state_program)
-set(caravan_test_programs runtime_cuda_test runtime_cpu_test golden_losses_test e2e_test)
+set(caravan_test_programs
+  runtime_cuda_test runtime_cpu_test parallel_test golden_losses_test e2e_test)
 set(caravan_bench_programs  # none is built unless it is asked for: a component of their own
   bench_step bench_ceilings bench_cuda_kernels bench_cuda_attention bench_gpu_step
   bench_gpu_ceilings)
 set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME caravan)
 
-if(CMAKE_INSTALL_PREFIX_INITIALIZED_TO_DEFAULT)  # never /usr/local: the bundle has libraries of its own
+# Never /usr/local: the bundle has libraries of its own.
+if(CMAKE_INSTALL_PREFIX_INITIALIZED_TO_DEFAULT)
   set(CMAKE_INSTALL_PREFIX ${CMAKE_BINARY_DIR}/bundle CACHE PATH "Where the bundle goes" FORCE)
 endif()
 
 # The old tag, DT_RPATH, also holds for what libraries need; the new one, DT_RUNPATH, does not.
 # NVIDIA's libraries are not in lib/: those of the machine are used.
+set(caravan_bundle_rpath
+  $ORIGIN/../lib /usr/local/cuda/lib64 /usr/local/cuda/targets/x86_64-linux/lib)
 function(caravan_install_programs component destination)
   foreach(program ${ARGN})
     if(TARGET ${program})
       target_link_options(${program} PRIVATE -Wl,--disable-new-dtags)
-      set_target_properties(${program} PROPERTIES
-        INSTALL_RPATH "$ORIGIN/../lib;/usr/local/cuda/lib64;/usr/local/cuda/targets/x86_64-linux/lib")
+      set_target_properties(${program} PROPERTIES INSTALL_RPATH "${caravan_bundle_rpath}")
       install(TARGETS ${program} DESTINATION ${destination} COMPONENT ${component} OPTIONAL)
       list(APPEND built ${program})
       list(APPEND files $<TARGET_FILE:${program}>)

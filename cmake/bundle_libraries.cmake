@@ -5,12 +5,13 @@ set(root "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}")
 # The system's own: they belong to its kernel, its loader and its driver. NVIDIA's: as large as
 # all else a dozen times over, and on every machine that has a GPU.
 set(glibc "^(ld-linux|lib(c|m|mvec|dl|rt|pthread|util|resolv|anl|nsl|nss_[a-z]+|thread_db)\\.so)")
-set(nvidia "^lib(cuda|cudart|cublas|cublasLt|cudnn[a-z_]*|nccl|nvrtc[a-z-]*|nvJitLink|nvidia-ml)\\.so")
+set(nvidia
+  "^lib(cuda|cudart|cublas|cublasLt|cudnn[a-z_]*|nccl|nvrtc[a-z-]*|nvJitLink|nvidia-ml)\\.so")
 
 # Of no use between processes of a run: one-sided communication (OpenSHMEM, UCX's), files, tracing.
 # Of fast networks: they need drivers that fit the cluster; there, build with the cluster's MPI.
-set(unused_components
-  "mca_(atomic|memheap|scoll|spml|sshmem|fbtl|fcoll|fs|io|sharedfp)_|_(monitoring|ucx|ofi|openib|psm|psm2)\\.so$")
+set(unused_frameworks "mca_(atomic|memheap|scoll|spml|sshmem|fbtl|fcoll|fs|io|sharedfp)_")
+set(unused_components "_(monitoring|ucx|ofi|openib|psm|psm2)\\.so$")
 
 # VARIABLE = where Open MPI has its WHAT (prefix, pkglibdir, ...).
 function(open_mpi_folder variable what)
@@ -29,7 +30,7 @@ function(install_open_mpi components_variable)
   open_mpi_folder(libraries pkglibdir)
   open_mpi_folder(data pkgdatadir)
   file(GLOB components ${libraries}/mca_*.so)
-  list(FILTER components EXCLUDE REGEX "${unused_components}")
+  list(FILTER components EXCLUDE REGEX "${unused_frameworks}|${unused_components}")
   file(RELATIVE_PATH destination ${prefix} ${libraries})
   file(INSTALL ${components} DESTINATION "${CMAKE_INSTALL_PREFIX}/${destination}")
   file(RELATIVE_PATH destination ${prefix} ${data})

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs a bundle (cmake/bundle.cmake) into a temporary folder, moves it and uses it: where it may,
-# in a root folder that has nothing but the bundle, glibc and a shell, so that nothing of this
+# Installs a bundle (cmake/bundle.cmake) into a temporary folder, moves it and uses it: where it
+# may, in a root folder that has nothing but the bundle, glibc and a shell, so that nothing of this
 # machine can be used by mistake. usage: bundle_test.sh BUILD_FOLDER
 set -euo pipefail
 
@@ -16,8 +16,8 @@ fail() {
 }
 
 install_bundle() {
-  cmake --install "$build" --component caravan --prefix "$scratch/caravan" >"$scratch/install.log" 2>&1 ||
-    { cat "$scratch/install.log" >&2; fail "cannot install"; }
+  cmake --install "$build" --component caravan --prefix "$scratch/caravan" \
+    >"$scratch/install.log" 2>&1 || { cat "$scratch/install.log" >&2; fail "cannot install"; }
   mkdir -p "$root/opt/elsewhere"
   mv "$scratch/caravan" "$root$bundle" # what it was installed as must not matter
 }
@@ -54,7 +54,8 @@ in_root() {
     mount --rbind /proc "$root/proc"
     mount --rbind /sys "$root/sys"
     if [ -d /usr/local/cuda/lib64 ]; then mount --rbind /usr/local/cuda "$root/usr/local/cuda"; fi
-    exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/home OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
+    exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/home \
+      OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
       OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none \
       chroot "$root" "$@"' sh "$root" "$@"
 }
@@ -97,15 +98,19 @@ tiny=(model.hidden_size=32 model.intermediate_size=64 model.num_hidden_layers=2
 use doctor Open.MPI "$bundle/bin/caravan" doctor
 use plan arena "$bundle/bin/caravan" plan "$bundle/configs/llama4-tiny.yaml" --ranks 4 \
   model.vocab_size=4096 train.micro_batch_size=2
-use "data build" written "$bundle/bin/caravan" data build "$text/text" --output "$data" --vocab-size 300 \
-  --validation-fraction 0.2
-use train 'validation loss' "$bundle/bin/caravan" train "$bundle/configs/quickstart.yaml" "${tiny[@]}" \
-  "output_dir=$text/one"
+use "data build" written "$bundle/bin/caravan" data build "$text/text" --output "$data" \
+  --vocab-size 300 --validation-fraction 0.2
+use train 'validation loss' "$bundle/bin/caravan" train "$bundle/configs/quickstart.yaml" \
+  "${tiny[@]}" "output_dir=$text/one"
 use "mpirun train" 'dp 2' "$bundle/bin/mpirun" -n 2 "$bundle/bin/caravan" train \
   "$bundle/configs/quickstart.yaml" "${tiny[@]}" "output_dir=$text/two"
 if [ -e "$root$bundle/tests/golden_losses_test" ]; then
-  use "golden losses" PASSED /bin/sh -c "CARAVAN_TEST_FOLDER=$bundle exec $bundle/tests/golden_losses_test \
-    --gtest_filter=-*Slow*"
+  use "golden losses" PASSED /bin/sh -c "CARAVAN_TEST_FOLDER=$bundle \
+    exec $bundle/tests/golden_losses_test --gtest_filter=-*Slow*"
+fi
+# NVIDIA's libraries are found; a device is not.
+if [ -e "$root$bundle/tests/runtime_cuda_test" ]; then
+  use "tests of a GPU" 'tests ran' "$bundle/tests/runtime_cuda_test" --gtest_filter='CudaBackend*'
 fi
 size=$(tar -C "$root$bundle" -c . | gzip -1 | wc -c)
 echo "compressed: $((size >> 20)) MiB"

@@ -1,4 +1,4 @@
-"""Times training steps of a model of bench/gpu in PyTorch on one GPU, as fast as PyTorch honestly goes.
+"""Times training steps of a model of bench/gpu in PyTorch, as fast as PyTorch honestly goes.
 
 scaled_dot_product_attention, torch.compile, fused AdamW, foreach clipping, experts by grouped
 products over sorted tokens. The loss is read once, after all steps, so that the host runs ahead.
