@@ -107,7 +107,10 @@ NcclCommunicator::NcclCommunicator(std::unique_ptr<Communicator> control,
 // While an exception passes by, the peers are not known to join a finalization.
 NcclCommunicator::~NcclCommunicator() {
   if (comm_ == nullptr) return;
-  if (std::uncaught_exceptions() > 0) return abort();
+  if (std::uncaught_exceptions() > 0) {
+    abort();
+    return;
+  }
   if (registration_ != nullptr) ncclCommDeregister(comm_, registration_);
   try {
     complete(ncclCommFinalize(comm_), "the end");
