@@ -123,7 +123,8 @@ void time_steps(std::vector<std::string> arguments) {
   const int num_timed_steps = take_option(arguments, "steps", 7);
   const bool is_balanced = take_option(arguments, "balanced", 0) != 0;
   if (arguments.empty() || num_timed_steps == 0) {
-    throw config_error("usage: bench_step [warmup=2] [steps=7] [balanced=0] CONFIG [key=value ...]");
+    throw config_error(
+        "usage: bench_step [warmup=2] [steps=7] [balanced=0] CONFIG [key=value ...]");
   }
   MpiSession mpi;
   {

@@ -18,7 +18,8 @@ class Cuda : public testing::Test {
     const bool has_device = examine_cuda().problem.empty();
     const char* program = has_device ? "caravan " : "caravan_emulated ";
     const ProcessResult result = run_program(
-        program + bench_.train_command(run, "runtime.device=cuda " + kModel + overrides), num_ranks);
+        program + bench_.train_command(run, "runtime.device=cuda " + kModel + overrides),
+        num_ranks);
     EXPECT_EQ(result.exit_code, 0) << result.output;
     return result.output;
   }
@@ -85,8 +86,7 @@ TEST_F(Cuda, CheckpointsGoToTheCpuAndBack) {
 TEST_F(Cuda, ResumesBitForBit) {
   train("whole", "train.max_steps=6 runtime.deterministic=true");
   train("parts", "train.max_steps=6 runtime.deterministic=true checkpoint.save_steps=3");
-  train("resumed",
-        "train.max_steps=6 runtime.deterministic=true" + resume_from("parts", 3));
+  train("resumed", "train.max_steps=6 runtime.deterministic=true" + resume_from("parts", 3));
   const std::vector<double> whole = bench_.losses("whole");
   EXPECT_EQ(bench_.losses("parts"), whole);
   EXPECT_EQ(bench_.losses("resumed"), std::vector<double>(whole.begin() + 3, whole.end()));

@@ -246,10 +246,9 @@ TEST(RecordedExecutor, StopsBeforeTheUpdate) {
   const Graph graph = training_graphs(tiny_run())[0].graph;
   RecordedFixture fixture(graph);
   std::vector<int> launched;
-  Executor executor =
-      fixture.executor({.poison_freed = false, .before_update = [&] {
-                          launched.push_back(fixture.backend.num_launched);
-                        }});
+  Executor executor = fixture.executor({.poison_freed = false, .before_update = [&] {
+                                          launched.push_back(fixture.backend.num_launched);
+                                        }});
   for (int run = 0; run < 3; ++run) executor.run();
   EXPECT_EQ(fixture.backend.num_recorded, 2);
   EXPECT_EQ(launched, (std::vector<int>{0, 1, 3}));
