@@ -38,12 +38,12 @@ DeviceKind plan_device(const Config& config) {
 
 WorkspaceRule workspace_rule(DeviceKind kind, int num_threads) {
   if (kind == DeviceKind::cuda) return cuda_workspace_bytes;
-  return [cpu = std::shared_ptr<Backend>(
-              make_cpu_backend({.num_threads = num_threads, .overlap = false}))](
-             const Op& op, std::span<const TensorSpec> inputs,
-             std::span<const TensorSpec> outputs) {
-    return cpu->workspace_bytes(op, inputs, outputs);
-  };
+  return
+      [cpu = std::shared_ptr<Backend>(
+           make_cpu_backend({.num_threads = num_threads, .overlap = false}))](
+          const Op& op, std::span<const TensorSpec> inputs, std::span<const TensorSpec> outputs) {
+        return cpu->workspace_bytes(op, inputs, outputs);
+      };
 }
 
 RankDevice find_device(const Config& config, MpiSession& mpi) {
@@ -73,7 +73,8 @@ std::unique_ptr<Backend> make_backend(const Config& config, const RankDevice& de
   }
   return make_cuda_backend({.device = device.index,
                             .deterministic = config.runtime.deterministic,
-                            .graphs = config.runtime.cuda_graph});
+                            .graphs = config.runtime.cuda_graph,
+                            .overlap = config.runtime.overlap});
 }
 
 namespace {
@@ -109,8 +110,7 @@ DeviceGroups make_device_groups(const Config& config, const RankDevice& device, 
     made.push_back(group.get());
   }
   if (!uses_nccl) {
-    const char* why =
-        device.is_shared ? "several ranks share a GPU" : "this build has no NCCL";
+    const char* why = device.is_shared ? "several ranks share a GPU" : "this build has no NCCL";
     return {std::move(groups), absl::StrFormat("through the host (%s)", why)};
   }
   backend.set_health_check([made] {

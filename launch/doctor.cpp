@@ -75,8 +75,9 @@ void add_cuda_devices(DoctorReport& report, const CudaStatus& status) {
                          device.minor, format_bytes(device.total_bytes),
                          format_bytes(device.free_bytes))});
     if (device.major >= 8) continue;
-    report.findings.push_back({absl::StrFormat("cuda:%d is too old: it has no bf16 matrix units", i),
-                               "use an A100 or newer, or runtime.device=cpu"});
+    report.findings.push_back(
+        {absl::StrFormat("cuda:%d is too old: it has no bf16 matrix units", i),
+         "use an A100 or newer, or runtime.device=cpu"});
   }
 }
 
@@ -100,8 +101,9 @@ void add_cuda(DoctorReport& report) {
   if (status.problem.empty() || !has_device) {
     if (!status.problem.empty()) report.facts.push_back({"CUDA devices", status.problem});
   } else {
-    report.findings.push_back({"CUDA: " + status.problem, "update the NVIDIA driver, or give the "
-                                                          "container access to it (--gpus all)"});
+    report.findings.push_back({"CUDA: " + status.problem,
+                               "update the NVIDIA driver, or give the "
+                               "container access to it (--gpus all)"});
   }
   if (status.devices.empty()) return;
   if (status.cudnn.empty()) {

@@ -262,9 +262,8 @@ std::optional<MemoryLimit> limit_for(const PlanView& view, int ranks_on_node) {
 
 // As if this machine held as many of the ranks as it has processors.
 MemoryReport report_for(const PlanView& view, int ranks_on_node) {
-  const MemoryLimit host = memory_limit({.configured_bytes = {},
-                                         .ranks_on_node = ranks_on_node,
-                                         .system = read_system_memory()});
+  const MemoryLimit host = memory_limit(
+      {.configured_bytes = {}, .ranks_on_node = ranks_on_node, .system = read_system_memory()});
   const bool is_on_device = view.device == DeviceKind::cuda;
   ReportOptions options{.limit = limit_for(view, ranks_on_node),
                         .host = {{"libraries and code", resident_bytes()},

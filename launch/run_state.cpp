@@ -89,7 +89,8 @@ void fill_normal(const Value& value, const Box& box, Backend& backend, std::byte
 }
 
 void fill(Backend& backend, std::byte* to, const Box& box, float value) {
-  backend.fill(to, std::bit_cast<uint32_t>(value), num_elements(box.extent) * size_bytes(DType::f32));
+  backend.fill(to, std::bit_cast<uint32_t>(value),
+               num_elements(box.extent) * size_bytes(DType::f32));
 }
 
 }  // namespace
@@ -165,8 +166,8 @@ bool starts_anew(const Value& value, const CheckpointReader& checkpoint) {
   return value.name.starts_with("router_bias.") && !checkpoint.has_tensor(value.name);
 }
 
-// Into device memory: some rows of dim 0 at a time. The reader checks whole blocks of a file, so few
-// rows would have it read blocks twice.
+// Into device memory: some rows of dim 0 at a time. The reader checks whole blocks of a file, so
+// few rows would have it read blocks twice.
 void read_through_host(TensorRequest request, Backend& backend, CheckpointReader& checkpoint) {
   auto* const to = static_cast<std::byte*>(request.data);
   const Box box{request.offset, request.extent};

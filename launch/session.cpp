@@ -84,9 +84,7 @@ int64_t Session::room_on_host(const MpiSession& mpi) const {
   return host.bytes - memory_report().host_bytes();
 }
 
-int64_t Session::used_bytes() const {
-  return is_on_device() ? arena_->bytes() : resident_bytes();
-}
+int64_t Session::used_bytes() const { return is_on_device() ? arena_->bytes() : resident_bytes(); }
 
 int64_t Session::peak_used_bytes() const {
   if (!is_on_device()) return peak_resident_bytes();

@@ -80,10 +80,10 @@ class Session {
   RunPlan plan_;
   MemoryLimit limit_;
   int64_t host_bytes_;
-  int64_t baseline_bytes_ = 0;   // resident before the arena was reserved
-  int64_t held_bytes_ = 0;       // of the device, before the arena was reserved
-  int64_t copy_bytes_ = 0;       // of the checkpoint copy
-  ProcessGroups groups_;         // of the main thread
+  int64_t baseline_bytes_ = 0;  // resident before the arena was reserved
+  int64_t held_bytes_ = 0;      // of the device, before the arena was reserved
+  int64_t copy_bytes_ = 0;      // of the checkpoint copy
+  ProcessGroups groups_;        // of the main thread
   std::unique_ptr<Arena> arena_;
   ProcessGroups stream_groups_;  // of the communication stream
   std::string communication_;

@@ -118,9 +118,8 @@ void Trainer::begin() {
     saver_->set_last_checkpoint(resumed->path);
   } else {
     initialize_parameters(session_->plan(), session_->mesh(), session_->backend(),
-                          session_->arena(),
-                          static_cast<uint64_t>(config_.train.seed), session_->num_threads(),
-                          session_->progress());
+                          session_->arena(), static_cast<uint64_t>(config_.train.seed),
+                          session_->num_threads(), session_->progress());
   }
   if (folder_) saver_->check_space(state_.step);
   data_->start(state_.step);
@@ -161,7 +160,8 @@ void Trainer::show_start() const {
                           ? absl::StrFormat("every %d steps", config_.checkpoint.save_steps)
                           : "at the end"},
   };
-  if (!s.communication().empty()) rows.insert(rows.begin() + 5, {"communication", s.communication()});
+  if (!s.communication().empty())
+    rows.insert(rows.begin() + 5, {"communication", s.communication()});
   console_->table(rows);
 }
 

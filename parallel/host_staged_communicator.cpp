@@ -1,5 +1,5 @@
-// Every call walks over its tensors in rounds that fit the two host buffers. All ranks cut alike, as
-// they do from the same sizes; sums add element by element, so cutting changes no bit.
+// Every call walks over its tensors in rounds that fit the two host buffers. All ranks cut alike,
+// as they do from the same sizes; sums add element by element, so cutting changes no bit.
 #include "parallel/host_staged_communicator.h"
 
 #include <algorithm>

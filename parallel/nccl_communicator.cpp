@@ -1,7 +1,7 @@
-// NCCL's communicators are non-blocking here: a call may return before it has been put on the stream,
-// and is then asked until it has, or the time is over. So no call hangs in a library because a peer
-// is gone; a kernel that waits for a peer is found by check_peers, which whoever waits for the
-// stream calls now and then.
+// NCCL's communicators are non-blocking here: a call may return before it has been put on the
+// stream, and is then asked until it has, or the time is over. So no call hangs in a library
+// because a peer is gone; a kernel that waits for a peer is found by check_peers, which whoever
+// waits for the stream calls now and then.
 #include "parallel/nccl_communicator.h"
 
 #include <cuda_runtime_api.h>
@@ -20,11 +20,12 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 [[noreturn]] void fail(ncclResult_t status, ncclComm_t comm, const char* what) {
-  throw Error(ExitCode::peer_lost,
-              absl::StrFormat("NCCL: %s failed: %s (%s). Another process has probably died: look for "
-                              "its message, or set NCCL_DEBUG=WARN; then start again to resume from "
-                              "the last checkpoint",
-                              what, ncclGetErrorString(status), ncclGetLastError(comm)));
+  throw Error(
+      ExitCode::peer_lost,
+      absl::StrFormat("NCCL: %s failed: %s (%s). Another process has probably died: look for "
+                      "its message, or set NCCL_DEBUG=WARN; then start again to resume from "
+                      "the last checkpoint",
+                      what, ncclGetErrorString(status), ncclGetLastError(comm)));
 }
 
 ncclDataType_t nccl_type(DType dtype) {
@@ -96,7 +97,8 @@ NcclCommunicator::NcclCommunicator(std::unique_ptr<Communicator> control,
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   config.blocking = 0;
   try {
-    complete(ncclCommInitRankConfig(&comm_, size(), id, rank(), &config), "finding the other ranks");
+    complete(ncclCommInitRankConfig(&comm_, size(), id, rank(), &config),
+             "finding the other ranks");
     register_memory();
   } catch (...) {
     abort();
@@ -107,7 +109,10 @@ NcclCommunicator::NcclCommunicator(std::unique_ptr<Communicator> control,
 // While an exception passes by, the peers are not known to join a finalization.
 NcclCommunicator::~NcclCommunicator() {
   if (comm_ == nullptr) return;
-  if (std::uncaught_exceptions() > 0) return abort();
+  if (std::uncaught_exceptions() > 0) {
+    abort();
+    return;
+  }
   if (registration_ != nullptr) ncclCommDeregister(comm_, registration_);
   try {
     complete(ncclCommFinalize(comm_), "the end");

@@ -1,9 +1,10 @@
 // A Communicator over NCCL, for device memory. A build without NCCL has these functions too
 // (no_nccl.cpp): it says so.
 //
-// Calls put work on one stream and return; only all_reduce_max and barrier, whose results are on the
-// host, go by way of the control communicator and wait. NCCL fixes the order of a sum by the ranks
-// and the size, not by rank as on the host: the same bits from run to run, other bits than the CPU.
+// Calls put work on one stream and return; only all_reduce_max and barrier, whose results are on
+// the host, go by way of the control communicator and wait. NCCL fixes the order of a sum by the
+// ranks and the size, not by rank as on the host: the same bits from run to run, other bits than
+// the CPU.
 #pragma once
 
 #include <functional>

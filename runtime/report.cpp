@@ -212,11 +212,12 @@ int64_t MemoryReport::process_bytes() const {
 MemoryReport memory_report(const PersistentLayout& layout, std::span<const Program> programs,
                            const ReportOptions& options) {
   check(!programs.empty(), "a report needs a program");
-  MemoryReport report{
-      .host = options.host,
-      .is_on_device = options.is_on_device,
-      .held = options.held,
-      .limit = options.limit, .zero = options.zero, .dp = options.dp};
+  MemoryReport report{.host = options.host,
+                      .is_on_device = options.is_on_device,
+                      .held = options.held,
+                      .limit = options.limit,
+                      .zero = options.zero,
+                      .dp = options.dp};
   for (size_t i = 0; i < layout.entries.size(); ++i) {
     const bool is_last = i + 1 == layout.entries.size();
     const int64_t end = is_last ? layout.bytes : layout.entries[i + 1].offset;

@@ -108,18 +108,20 @@ class CudaBackend final : public Backend {
   }
   void copy_for_communication(void* to, const void* from, int64_t bytes) override {
     if (bytes == 0) return;
-    cuda::check_cuda(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault,
-                                     communication_.get()),
-                     "copy for communication");
+    cuda::check_cuda(
+        cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, communication()),
+        "copy for communication");
   }
-  void synchronize_communication() override { waiter_.wait(communication_, "communication"); }
+  void synchronize_communication() override {
+    waiter_.wait(options_.overlap ? communication_ : compute_, "communication");
+  }
   void set_health_check(std::function<void()> check) override {
     waiter_.set_check(std::move(check));
   }
   bool records() const override { return options_.graphs; }
   std::unique_ptr<Recording> record(const std::function<void()>& issue) override;
   void* stream_handle(Stream stream) override {
-    return stream == Stream::compute ? compute_.get() : communication_.get();
+    return stream == Stream::compute ? compute_.get() : communication();
   }
 
  private:
@@ -127,8 +129,10 @@ class CudaBackend final : public Backend {
   static constexpr int64_t kEvents = 64;
 
   void check_cuda_device() const { cuda::check_cuda(cudaSetDevice(options_.device), "the device"); }
+  cudaStream_t communication() const {
+    return options_.overlap ? communication_.get() : compute_.get();
+  }
   cuda::Queue queue(cudaStream_t stream);
-  void join_communication();
 
   CudaOptions options_;
   std::string description_;
@@ -139,7 +143,7 @@ class CudaBackend final : public Backend {
   cuda::Event compute_reached_;
   std::array<cuda::Event, kEvents> communication_done_;
   int64_t num_communications_ = 0;
-  int64_t num_joined_ = 0;  // the compute stream waits for so many of them already
+  int64_t num_joined_ = 0;       // the compute stream waits for so many of them already
   cuda::Waiter waiter_;          // for what may depend on other ranks
   cuda::Waiter settled_waiter_;  // for what cannot; on any thread
   cuda::Host host_{cuda::Staging(waiter_)};
@@ -189,10 +193,9 @@ void CudaBackend::run(const Op& op, const KernelArgs& args, Stream stream) {
     return;
   }
   compute_reached_.record(compute_.get());
-  compute_reached_.hold(communication_.get());
-  put(communication_.get());
-  communication_done_[static_cast<size_t>(num_communications_++ % kEvents)].record(
-      communication_.get());
+  compute_reached_.hold(communication());
+  put(communication());
+  communication_done_[static_cast<size_t>(num_communications_++ % kEvents)].record(communication());
 }
 
 void CudaBackend::wait_for_communication(int64_t count) {

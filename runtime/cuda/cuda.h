@@ -14,7 +14,7 @@ namespace caravan {
 struct CudaDevice {
   std::string name;
   std::string id;  // of this device alone, on any machine
-  int major = 0;  // compute capability
+  int major = 0;   // compute capability
   int minor = 0;
   int num_multiprocessors = 0;
   int64_t total_bytes = 0;
@@ -43,6 +43,7 @@ struct CudaOptions {
   int device = 0;
   bool deterministic = false;  // only algorithms that give the same bits in every run
   bool graphs = true;          // false: record() does not record
+  bool overlap = true;         // false: communication is put on the compute stream
 };
 // A config error with the fix when there is no such device.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);
