@@ -26,7 +26,8 @@ namespace {
 
 constexpr int kWarmUps = 3;
 constexpr int kRuns = 30;
-constexpr int64_t kCacheBytes = int64_t{256} << 20;  // more than any device's L2
+constexpr int64_t kCacheBytes = int64_t{512} << 20;  // twice what any device's L2 holds
+constexpr size_t kMostCalls = 16;                    // enough of these, unless --scale is given
 
 struct Sizes {
   int64_t tokens = 16384;
@@ -216,7 +217,7 @@ double copy_speed(Backend& backend, Timer& timer, cudaStream_t stream, int64_t b
 nlohmann::json measure(Backend& backend, Timer& timer, const Case& c, const Sizes& sizes,
                        double copy) {
   std::vector<std::unique_ptr<Call>> calls;
-  for (int64_t bytes = 0; calls.size() < 2 || bytes < 2 * kCacheBytes;
+  for (int64_t bytes = 0; calls.size() < 2 || (calls.size() < kMostCalls && bytes < kCacheBytes);
        bytes += calls.back()->bytes()) {
     calls.push_back(std::make_unique<Call>(backend, c, sizes));
   }
