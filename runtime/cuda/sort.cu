@@ -71,7 +71,7 @@ __device__ Before sum_before(int value, int* of_warps) {
   return before;
 }
 
-// Replaces every count by the sum of all before it. One block: there are 64 thousand at most times.
+// Replaces every count by the sum of all before it. One block: 64 thousand tokens have as many.
 __global__ void __launch_bounds__(kScanThreads) scan_kernel(int32_t* counts, int64_t count) {
   __shared__ int of_warps[kScanThreads / 32];
   int carry = 0;
