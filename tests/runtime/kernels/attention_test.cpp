@@ -85,8 +85,8 @@ TEST(Attention, AllGroups) {
 TEST(Attention, SequencesAroundTiles) {
   for (const int64_t length : {63, 64, 65, 127, 128, 129, 193}) {
     check_attention({2, length, 1, 1, 16}, 0);
-    check_whole({2, length, 1, 1, 16});
   }
+  check_whole({2, 65, 1, 1, 16});
 }
 
 TEST(Attention, WholeSequences) {
