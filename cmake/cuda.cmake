@@ -74,5 +74,6 @@ else()
   add_library(caravan_cudnn INTERFACE)
   target_include_directories(caravan_cudnn SYSTEM INTERFACE
     ${CARAVAN_CUDNN_FRONTEND_INCLUDE} ${CARAVAN_CUDNN_INCLUDE})
-  target_link_libraries(caravan_cudnn INTERFACE ${CARAVAN_CUDNN_LIBRARY} CUDA::cudart_static ${CMAKE_DL_LIBS})
+  target_link_libraries(caravan_cudnn INTERFACE ${CARAVAN_CUDNN_LIBRARY} CUDA::cudart_static
+    CUDA::nvrtc ${CMAKE_DL_LIBS})  # the headers have a kernel of their own, which is not used
 endif()

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "runtime/communicator.h"
 #include "runtime/graph.h"
@@ -60,6 +61,9 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual std::string description() const = 0;  // "cpu, 2 threads"
+  // What it had to do otherwise than asked for so far, a line each: a library's kernel that does
+  // not take a shape. Complete after every op has run once.
+  virtual std::vector<std::string> notes() const { return {}; }
   // Reserves and touches; Error with ExitCode::internal when the device has not got it.
   virtual std::unique_ptr<DeviceMemory> reserve(int64_t bytes) = 0;
   // Both come after all that was put on the compute stream before; `host` is free again, or

@@ -111,8 +111,8 @@ __device__ void store_results(const ForwardArgs<bf16>& p, const AttentionTile& t
 }
 
 template <int kWidth, int kRowTiles>
-inline constexpr int kForwardBytes =
-    mma::tile_bytes<kWidth>(mma::kWarps * 16 * kRowTiles + 2 * mma::kTile);
+inline constexpr int kForwardBytes = mma::tile_bytes<kWidth>(mma::kWarps * 16 * kRowTiles +
+                                                             2 * mma::kTile);
 
 template <int kWidth, int kRowTiles>
 __global__ void __launch_bounds__(mma::kThreads) forward_mma(const ForwardArgs<bf16> p) {
@@ -295,7 +295,8 @@ void run(const Attention& op, const KernelArgs& args, const Queue& queue) {
         .out = args.outputs[0].as<T>(),
         .lse = args.outputs[1].as<float>()};
     if constexpr (std::is_same_v<T, bf16>) {
-      const bool asks = queue.cudnn_attention != nullptr && cudnn_may_take(op, args.inputs[0].dtype);
+      const bool asks =
+          queue.cudnn_attention != nullptr && cudnn_may_take(op, args.inputs[0].dtype);
       const CudnnWorkspace workspace{args.workspace, args.workspace_bytes};
       if (asks && queue.cudnn_attention->forward(p, workspace, queue)) return;
     }

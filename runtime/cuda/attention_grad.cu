@@ -22,8 +22,8 @@ constexpr int kDeltaThreads = 256;
 
 // A warp sums dout * out of one head of one token.
 template <typename T>
-__global__ void __launch_bounds__(kDeltaThreads) delta_kernel(const BackwardArgs<T> p,
-                                                              int64_t num_rows) {
+__global__ void __launch_bounds__(kDeltaThreads)
+    delta_kernel(const BackwardArgs<T> p, int64_t num_rows) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int64_t row = (int64_t{blockIdx.x} * kDeltaThreads + threadIdx.x) / 32;
   if (row >= num_rows) return;  // the whole warp
@@ -56,8 +56,47 @@ __device__ inline void softmax_gradient(float& score, float& dweight, float unit
   dweight = sees ? weight * (dweight - delta) : 0.0f;
 }
 
+// What is known of two queries (rows lane_row() and + 8) of a warp.
+struct RowStatistics {
+  float log2_sum[2] = {};
+  float delta[2] = {};
+  int start[2] = {};
+};
+__device__ inline RowStatistics load_rows(const BackwardArgs<bf16>& p, const AttentionTile& tile) {
+  RowStatistics rows;
+  for (int half = 0; half < 2; ++half) {
+    const int row = mma::warp() * 16 + mma::lane_row() + 8 * half;
+    if (row >= tile.count) continue;
+    const int64_t token = tile.sequence_start + tile.first + row;
+    const int64_t at = token * p.shape.num_heads + tile.head;
+    rows.log2_sum[half] = p.lse[at] * kLog2E;
+    rows.delta[half] = p.delta[at];
+    if (p.document_start != nullptr) rows.start[half] = p.document_start[token];
+  }
+  return rows;
+}
+
+using TileSums = mma::Sums<1, mma::kTileColumns>;
+
+// Of scores (queries, keys).
+__device__ inline void gradient_of_rows(TileSums& scores, TileSums& dweights,
+                                        const RowStatistics& rows, int first_query, int first_key,
+                                        bool all_seen, float unit) {
+#pragma unroll
+  for (int n = 0; n < mma::kTileColumns; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int half = i / 2, key = first_key + 8 * n + mma::lane_column() + i % 2;
+      const int query = first_query + mma::warp() * 16 + mma::lane_row() + 8 * half;
+      const bool sees = all_seen || (rows.start[half] <= key && key <= query);
+      softmax_gradient(scores[0][n][i], dweights[0][n][i], unit, rows.log2_sum[half],
+                       rows.delta[half], sees);
+    }
+  }
+}
+
 template <int kWidth>
-inline constexpr int kTileElements = mma::kTile * mma::kStride<kWidth>;
+inline constexpr int kTileElements = mma::kTile* mma::kStride<kWidth>;
 
 template <int kWidth>
 __global__ void __launch_bounds__(mma::kThreads) dq_mma(const BackwardArgs<bf16> p) {
@@ -84,16 +123,7 @@ __global__ void __launch_bounds__(mma::kThreads) dq_mma(const BackwardArgs<bf16>
   copy(stages + kElements, p.v, starts.least);
   commit_copies();
   const int warp_row = mma::warp() * 16;
-  float log2_sum[2] = {}, delta[2] = {};
-  int start[2] = {};
-  for (int half = 0; half < 2; ++half) {
-    const int row = warp_row + mma::lane_row() + 8 * half;
-    if (row >= tile.count) continue;
-    const int64_t at = (first_token + row) * s.num_heads + tile.head;
-    log2_sum[half] = p.lse[at] * kLog2E;
-    delta[half] = p.delta[at];
-    if (p.document_start != nullptr) start[half] = p.document_start[first_token + row];
-  }
+  const RowStatistics rows = load_rows(p, tile);
   mma::Sums<1, kWidth / 8> dq = {};
   int stage = 0;
   for (int key = starts.least; key < end; key += mma::kTile, stage ^= 1) {
@@ -106,22 +136,11 @@ __global__ void __launch_bounds__(mma::kThreads) dq_mma(const BackwardArgs<bf16>
       copy(next + kElements, p.v, key + mma::kTile);
       commit_copies();
     }
-    mma::Sums<1, mma::kTileColumns> scores = {}, dweights = {};
+    TileSums scores = {}, dweights = {};
     mma::multiply_rows<kWidth>(scores, queries + warp_row * mma::kStride<kWidth>, keys);
-    mma::multiply_rows<kWidth>(dweights, douts + warp_row * mma::kStride<kWidth>,
-                               keys + kElements);
+    mma::multiply_rows<kWidth>(dweights, douts + warp_row * mma::kStride<kWidth>, keys + kElements);
     const bool all_seen = key + mma::kTile <= tile.first + 1 && key >= starts.most;
-#pragma unroll
-    for (int n = 0; n < mma::kTileColumns; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int at = key + 8 * n + mma::lane_column() + i % 2;
-        const int token = tile.first + warp_row + mma::lane_row() + i / 2 * 8;
-        const bool sees = all_seen || (start[i / 2] <= at && at <= token);
-        softmax_gradient(scores[0][n][i], dweights[0][n][i], s.scale * kLog2E, log2_sum[i / 2],
-                         delta[i / 2], sees);
-      }
-    }
+    gradient_of_rows(scores, dweights, rows, tile.first, key, all_seen, s.scale * kLog2E);
     mma::Factor<1, mma::kTile / 16> dscores;
     mma::to_factor(dweights, dscores);
     mma::add_products<kWidth>(dq, dscores, keys);
@@ -164,6 +183,23 @@ __device__ inline void share_statistics(const StatisticsInFlight& mine, QuerySta
   }
 }
 
+// Of scores that lie transposed, (keys, queries).
+__device__ inline void gradient_of_columns(TileSums& scores, TileSums& dweights,
+                                           const QueryStatistics& queries, int first_query,
+                                           int first_key, float unit) {
+#pragma unroll
+  for (int n = 0; n < mma::kTileColumns; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const int query = 8 * n + mma::lane_column() + i % 2;
+      const int key = first_key + mma::warp() * 16 + mma::lane_row() + i / 2 * 8;
+      const bool sees = queries.start[query] <= key && key <= first_query + query;
+      softmax_gradient(scores[0][n][i], dweights[0][n][i], unit, queries.log2_sum[query],
+                       queries.delta[query], sees);
+    }
+  }
+}
+
 // The query tiles of all heads that read some keys, one after another.
 struct QuerySteps {
   int first;  // token of the first tile
@@ -189,16 +225,16 @@ __global__ void __launch_bounds__(mma::kThreads) dkv_mma(const BackwardArgs<bf16
   bf16* const stages = values + kElements;  // two of: queries, douts
   const AttentionTile tile = key_tile(s, mma::kTile, blockIdx.x);
   const int column = static_cast<int>(blockIdx.y) * kColumns, warp_row = mma::warp() * 16;
-  const int64_t key_at = (tile.sequence_start + tile.first) * s.key_width() +
-                         tile.head * s.head_dim;
+  const int64_t key_at =
+      (tile.sequence_start + tile.first) * s.key_width() + tile.head * s.head_dim;
   mma::copy_tile<kWidth, mma::kTile>(keys, p.k + key_at, s.key_width(), tile.count, s.head_dim);
   mma::copy_tile<kWidth, mma::kTile>(values, p.v + key_at, s.key_width(), tile.count, s.head_dim);
   const auto copy = [&](bf16* to, const AttentionTile& queries) {
-    const int64_t at = (queries.sequence_start + queries.first) * s.query_width() +
-                       queries.head * s.head_dim;
+    const int64_t at =
+        (queries.sequence_start + queries.first) * s.query_width() + queries.head * s.head_dim;
     mma::copy_tile<kWidth, mma::kTile>(to, p.q + at, s.query_width(), queries.count, s.head_dim);
-    mma::copy_tile<kWidth, mma::kTile>(to + kElements, p.dout + at, s.query_width(),
-                                       queries.count, s.head_dim);
+    mma::copy_tile<kWidth, mma::kTile>(to + kElements, p.dout + at, s.query_width(), queries.count,
+                                       s.head_dim);
     commit_copies();
   };
   const QuerySteps steps{tile.first, end_of_queries(p.document_start, tile, s.sequence_len),
@@ -210,9 +246,8 @@ __global__ void __launch_bounds__(mma::kThreads) dkv_mma(const BackwardArgs<bf16
   }
   mma::Sums<1, kColumns / 8> dk = {}, dv = {};
   for (int step = 0; step < num_steps; ++step) {
-    const int stage = step % 2, first_query = steps.at(step).first;
+    const int stage = step % 2;
     const bf16* const queries = stages + stage * 2 * kElements;
-    const QueryStatistics& of_queries = statistics[stage];
     wait_for_copies<0>();
     __syncthreads();  // these queries are there, and the last ones have been read
     StatisticsInFlight next;
@@ -220,21 +255,12 @@ __global__ void __launch_bounds__(mma::kThreads) dkv_mma(const BackwardArgs<bf16
       copy(stages + (stage ^ 1) * 2 * kElements, steps.at(step + 1));
       next = load_statistics(p, steps.at(step + 1));
     }
-    mma::Sums<1, mma::kTileColumns> weights = {}, dweights = {};
+    TileSums weights = {}, dweights = {};
     mma::multiply_rows<kWidth>(weights, keys + warp_row * mma::kStride<kWidth>, queries);
     mma::multiply_rows<kWidth>(dweights, values + warp_row * mma::kStride<kWidth>,
                                queries + kElements);
-#pragma unroll
-    for (int n = 0; n < mma::kTileColumns; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int query = 8 * n + mma::lane_column() + i % 2;
-        const int key = tile.first + warp_row + mma::lane_row() + i / 2 * 8;
-        const bool sees = of_queries.start[query] <= key && key <= first_query + query;
-        softmax_gradient(weights[0][n][i], dweights[0][n][i], s.scale * kLog2E,
-                         of_queries.log2_sum[query], of_queries.delta[query], sees);
-      }
-    }
+    gradient_of_columns(weights, dweights, statistics[stage], steps.at(step).first, tile.first,
+                        s.scale * kLog2E);
     mma::Factor<1, mma::kTile / 16> factor;
     mma::to_factor(weights, factor);
     mma::add_products<kWidth>(dv, factor, queries + kElements + column);
@@ -246,8 +272,7 @@ __global__ void __launch_bounds__(mma::kThreads) dkv_mma(const BackwardArgs<bf16
   const float one[2] = {1.0f, 1.0f}, scale[2] = {s.scale, s.scale};
   mma::store_rows(dk[0], scale, p.dk + to, s.key_width(), tile.count - warp_row,
                   s.head_dim - column);
-  mma::store_rows(dv[0], one, p.dv + to, s.key_width(), tile.count - warp_row,
-                  s.head_dim - column);
+  mma::store_rows(dv[0], one, p.dv + to, s.key_width(), tile.count - warp_row, s.head_dim - column);
 }
 
 template <int kWidth>
@@ -360,8 +385,8 @@ __global__ void __launch_bounds__(simt::kThreads) dkv_simt(const BackwardArgs<T>
   simt::Sums<kWidth> dk = {}, dv = {};
   for (int head = s.begin_of(tile.head); head < s.begin_of(tile.head + 1); ++head) {
     for (int query = tile.first; query < end; query += simt::kTile) {
-      const QueryRows<T> rows = query_rows(
-          p, {head, query, min(simt::kTile, end - query), tile.sequence_start});
+      const QueryRows<T> rows =
+          query_rows(p, {head, query, min(simt::kTile, end - query), tile.sequence_start});
       float weights[4][4] = {}, dscores[4][4] = {};
       simt_gradients(weights, dscores, rows, keys, values, tile.first, s.scale, shared);
       simt::share_weights_transposed(weights, shared);
@@ -429,7 +454,8 @@ void run(const AttentionGrad& op, const KernelArgs& args, const Queue& queue) {
         .dv = args.outputs[2].as<T>(),
         .delta = static_cast<float*>(args.workspace)};
     if constexpr (std::is_same_v<T, bf16>) {
-      const bool asks = queue.cudnn_attention != nullptr && cudnn_may_take(op, args.inputs[0].dtype);
+      const bool asks =
+          queue.cudnn_attention != nullptr && cudnn_may_take(op, args.inputs[0].dtype);
       const CudnnWorkspace workspace{args.workspace, args.workspace_bytes};
       if (asks && queue.cudnn_attention->backward(p, workspace, queue)) return;
     }

@@ -12,7 +12,7 @@ namespace caravan::cuda::mma {
 
 inline constexpr int kWarps = 4;
 inline constexpr int kThreads = kWarps * 32;
-inline constexpr int kTile = 64;               // keys, or queries, of a step
+inline constexpr int kTile = 64;                // keys, or queries, of a step
 inline constexpr int kTileColumns = kTile / 8;  // fragments beside each other
 
 // Elements between rows in shared memory: an odd number of vectors, so that 8 rows of a column lie
@@ -32,8 +32,7 @@ __device__ inline int lane_column() { return lane() % 4 * 2; }
 
 // Begins to copy kRows rows; those from `count` on, and columns from head_dim on, are zeros.
 template <int kWidth, int kRows>
-__device__ void copy_tile(bf16* shared, const bf16* from, int64_t stride, int count,
-                          int head_dim) {
+__device__ void copy_tile(bf16* shared, const bf16* from, int64_t stride, int count, int head_dim) {
   constexpr int kVectors = kWidth / 8;
 #pragma unroll 2
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kVectors; i += kThreads) {
@@ -133,8 +132,8 @@ __device__ void store_rows(const float (&sums)[kColumns][4], const float (&facto
     for (int n = 0; n < kColumns; ++n) {
       const int column = 8 * n + lane_column();
       if (column >= head_dim) continue;
-      const uint32_t pair = pack(sums[n][2 * half] * factor[half],
-                                 sums[n][2 * half + 1] * factor[half]);
+      const uint32_t pair =
+          pack(sums[n][2 * half] * factor[half], sums[n][2 * half + 1] * factor[half]);
       *reinterpret_cast<uint32_t*>(to + row * stride + column) = pair;
     }
   }

@@ -12,8 +12,8 @@ namespace caravan::cuda::simt {
 
 inline constexpr int kThreads = 256;
 inline constexpr int kTile = 64;
-inline constexpr int kDepth = 32;           // of a slice
-inline constexpr int kStride = kTile + 4;   // of shared rows: without bank conflicts
+inline constexpr int kDepth = 32;          // of a slice
+inline constexpr int kStride = kTile + 4;  // of shared rows: without bank conflicts
 inline constexpr int kSliceFloats = 2 * kDepth * kStride;
 
 // Shared memory of a block.
@@ -37,9 +37,7 @@ struct Rows {
 __device__ inline int row_of_thread() { return static_cast<int>(threadIdx.x) / 16 * 4; }
 __device__ inline int column_of_thread() { return static_cast<int>(threadIdx.x) % 16 * 4; }
 
-__device__ inline float4 load4(const float* from) {
-  return *reinterpret_cast<const float4*>(from);
-}
+__device__ inline float4 load4(const float* from) { return *reinterpret_cast<const float4*>(from); }
 
 // Columns [column, column + kDepth) of 64 rows, to shared (kDepth, 64). 8 lanes read a sector of
 // one row, and write to 8 x 4 different banks.

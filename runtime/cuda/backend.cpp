@@ -78,6 +78,9 @@ class CudaBackend final : public Backend {
   explicit CudaBackend(const CudaOptions& options);
 
   std::string description() const override { return description_; }
+  std::vector<std::string> notes() const override {
+    return cudnn_attention_ ? cudnn_attention_->notes() : std::vector<std::string>{};
+  }
   std::unique_ptr<DeviceMemory> reserve(int64_t bytes) override;
   void copy_in(void* device, const void* host, int64_t bytes) override {
     host_.staging.copy_in(device, host, bytes, compute_.get());

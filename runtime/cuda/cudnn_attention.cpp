@@ -128,9 +128,7 @@ void build(Plan& plan, cudnnHandle_t handle, bool deterministic) {
   const auto steps = {
       +[](Plan& p, cudnnHandle_t) { return p.graph.validate(); },
       +[](Plan& p, cudnnHandle_t h) { return p.graph.build_operation_graph(h); },
-      +[](Plan& p, cudnnHandle_t) {
-        return p.graph.create_execution_plans({fe::HeurMode_t::A});
-      },
+      +[](Plan& p, cudnnHandle_t) { return p.graph.create_execution_plans({fe::HeurMode_t::A}); },
       +[](Plan& p, cudnnHandle_t) { return p.graph.check_support(); },
       +[](Plan& p, cudnnHandle_t) { return p.graph.build_plans(); },
       +[](Plan& p, cudnnHandle_t) { return p.graph.get_workspace_size(p.workspace_bytes); }};
@@ -202,8 +200,8 @@ void Cudnn::prepare(Plan& plan, const AttentionShape& s, bool is_backward, int64
 Plan* Cudnn::find_plan(const AttentionShape& s, bool is_backward, int64_t bytes,
                        const Queue& queue) {
   if (s.num_sequences == 0) return nullptr;
-  const PlanKey key{is_backward,    queue.deterministic, s.num_sequences, s.sequence_len,
-                    s.head_dim,     s.num_heads,         s.num_kv_heads};
+  const PlanKey key{is_backward, queue.deterministic, s.num_sequences, s.sequence_len,
+                    s.head_dim,  s.num_heads,         s.num_kv_heads};
   auto found = plans_.find(key);
   if (found == plans_.end()) {
     cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
@@ -224,8 +222,8 @@ void Cudnn::execute(Plan& plan, const Pointers& pointers, void* workspace, cudaS
     fail("cuDNN's stream", "cudnnSetStream failed");
   }
   auto sorted = pointers;
-  const fe::error_t status = plan.graph.execute(handle_, sorted.data(),
-                                                static_cast<int>(sorted.size()), workspace);
+  const fe::error_t status =
+      plan.graph.execute(handle_, sorted.data(), static_cast<int>(sorted.size()), workspace);
   if (status.is_bad()) fail("cuDNN's attention", reason_of(status));
 }
 
@@ -256,8 +254,8 @@ bool Cudnn::forward(const ForwardArgs<__nv_bfloat16>& args, const CudnnWorkspace
   const std::array<void*, 5> pointers = {untyped(args.q), untyped(args.k), untyped(args.v),
                                          untyped(args.out), parts.statistics};
   execute(*plan, pointers, parts.own, queue.stream);
-  transpose_statistics(args.lse, parts.statistics,
-                       {s.num_sequences, s.num_heads, s.sequence_len}, queue.stream);
+  transpose_statistics(args.lse, parts.statistics, {s.num_sequences, s.num_heads, s.sequence_len},
+                       queue.stream);
   return true;
 }
 
@@ -267,11 +265,11 @@ bool Cudnn::backward(const BackwardArgs<__nv_bfloat16>& args, const CudnnWorkspa
   const WorkspaceParts parts = parts_of(workspace, s);
   Plan* plan = find_plan(s, true, parts.own_bytes, queue);
   if (plan == nullptr) return false;
-  transpose_statistics(parts.statistics, args.lse,
-                       {s.num_sequences, s.sequence_len, s.num_heads}, queue.stream);
-  const std::array<void*, 9> pointers = {
-      untyped(args.q),    untyped(args.k), untyped(args.v), untyped(args.out), parts.statistics,
-      untyped(args.dout), args.dq,         args.dk,         args.dv};
+  transpose_statistics(parts.statistics, args.lse, {s.num_sequences, s.sequence_len, s.num_heads},
+                       queue.stream);
+  const std::array<void*, 9> pointers = {untyped(args.q),   untyped(args.k),  untyped(args.v),
+                                         untyped(args.out), parts.statistics, untyped(args.dout),
+                                         args.dq,           args.dk,          args.dv};
   execute(*plan, pointers, parts.own, queue.stream);
   return true;
 }

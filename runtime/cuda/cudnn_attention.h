@@ -39,11 +39,12 @@ std::string cudnn_version();  // "9.12.0"; empty: there is none
 // Whether cuDNN is asked: whether any of its kernels may know the case.
 template <typename OpStruct>  // Attention, AttentionGrad
 bool cudnn_may_take(const OpStruct& op, DType dtype) {
-  return dtype == DType::bf16 && op.whole_sequences && op.head_dim % 8 == 0 &&
-         op.head_dim <= 256 && op.sequence_len > 1;
+  return dtype == DType::bf16 && op.whole_sequences && op.head_dim % 8 == 0 && op.head_dim <= 256 &&
+         op.sequence_len > 1;
 }
 
-// How many bytes of workspace it may want at most, by shapes as planned; 0 if it is not asked. The largest needs that are known, of kernels for Hopper:
+// How many bytes of workspace it may want at most, by shapes as planned; 0 if it is not asked. The
+// largest needs that are known, of kernels for Hopper:
 //   forward: statistics (T,H) f32 in cuDNN's order
 //   backward: the same and sums (T,H) f32, dq (T,H*h) f32, and where key/value heads have a group
 //   of query heads, dk and dv of each query head, in f32 at most

@@ -14,8 +14,8 @@ template <typename OpStruct>
 Sizes sizes_of(const OpStruct& op, const WorkspaceQuery& query) {
   const Shape& q = query.inputs[0].shape;
   const int64_t num_heads = q[1] / op.head_dim, num_sequences = q[0] / op.sequence_len;
-  const int64_t padded = (op.sequence_len + kTokensMultiple - 1) / kTokensMultiple *
-                         kTokensMultiple;
+  const int64_t padded =
+      (op.sequence_len + kTokensMultiple - 1) / kTokensMultiple * kTokensMultiple;
   return {q[0] * num_heads, num_sequences * padded * num_heads};
 }
 

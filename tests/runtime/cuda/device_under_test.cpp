@@ -147,7 +147,8 @@ std::vector<size_t> bf16_inputs(const Op& op) {
   return {};
 }
 
-// out and lse of an attention whose q, k and v have just been rounded: they would not fit otherwise.
+// out and lse of an attention whose q, k and v have just been rounded: they would not fit
+// otherwise.
 void attend_again(const AttentionGrad& op, OpCase& c) {
   const Shape statistics = c.inputs[5].shape;
   const auto made = run_reference(

@@ -37,9 +37,10 @@ Tensors make(const Geometry& g, int64_t document_len, double std = 1.0) {
           normal({num_tokens, g.num_kv_heads * g.head_dim}, 3), document_starts(g, document_len)};
 }
 
-void check_tensors(const Geometry& g, int64_t group, const Tensors& in, double std = 1.0) {
+void check_tensors(const Geometry& g, int64_t group, const Tensors& in, double std = 1.0,
+                   bool whole_sequences = false) {
   const int64_t num_tokens = in.q.shape[0];
-  const auto forward = check_op(Attention{g.head_dim, g.sequence_len, group},
+  const auto forward = check_op(Attention{g.head_dim, g.sequence_len, group, whole_sequences},
                                 {{in.q, in.k, in.v, in.document_start},
                                  {in.q.shape, {num_tokens, g.num_heads}},
                                  {},
@@ -50,7 +51,7 @@ void check_tensors(const Geometry& g, int64_t group, const Tensors& in, double s
       {},
       5e-6 * std,
       2 * std};  // what cancels in sums is of that size
-  check_op(AttentionGrad{g.head_dim, g.sequence_len, group}, backward);
+  check_op(AttentionGrad{g.head_dim, g.sequence_len, group, whole_sequences}, backward);
 }
 
 void check_attention(const Geometry& g, int64_t document_len, double std = 1.0) {
@@ -58,6 +59,76 @@ void check_attention(const Geometry& g, int64_t document_len, double std = 1.0) 
                                   << g.num_heads << "/" << g.num_kv_heads << " of " << g.head_dim
                                   << ", documents of " << document_len);
   check_tensors(g, g.num_heads / g.num_kv_heads, make(g, document_len, std), std);
+}
+
+// One document, and told so.
+void check_whole(const Geometry& g) {
+  SCOPED_TRACE(testing::Message() << "whole sequences, " << g.num_sequences << " x "
+                                  << g.sequence_len << ", heads " << g.num_heads << "/"
+                                  << g.num_kv_heads << " of " << g.head_dim);
+  check_tensors(g, g.num_heads / g.num_kv_heads, make(g, 0), 1.0, true);
+}
+
+// Vectors that do not fill a tile's width, rows that are no whole vectors, and widths that no fast
+// path knows.
+TEST(Attention, AllHeadWidths) {
+  for (const int64_t width : {16, 24, 64, 80, 128, 200, 256, 1, 7, 33, 66, 130, 264}) {
+    check_attention({1, 67, 2, 1, width}, 30);
+  }
+}
+
+TEST(Attention, AllGroups) {
+  for (int64_t group = 1; group <= 8; ++group) check_attention({1, 20, 2 * group, 2, 8}, 9);
+}
+
+// Around the tiles of 64 keys and of 64 or 128 queries.
+TEST(Attention, SequencesAroundTiles) {
+  for (const int64_t length : {63, 64, 65, 127, 128, 129, 193}) {
+    check_attention({2, length, 1, 1, 16}, 0);
+  }
+  check_whole({2, 65, 1, 1, 16});
+}
+
+TEST(Attention, WholeSequences) {
+  check_whole({2, 70, 2, 2, 64});
+  check_whole({1, 130, 4, 2, 128});
+  check_whole({1, 33, 3, 3, 256});
+  check_whole({3, 1, 2, 1, 64});
+}
+
+// Documents that end anywhere in a tile, as lengths of text are: each begins where the last ends.
+TEST(Attention, DocumentsOfManyLengths) {
+  const Geometry g{2, 200, 2, 1, 32};
+  Tensors in = make(g, 0);
+  std::vector<int32_t> starts;
+  for (int32_t sequence = 0; sequence < 2; ++sequence) {
+    int32_t start = 0, length = 1 + sequence;
+    for (int32_t t = 0; t < 200; ++t) {
+      if (t == start + length) {
+        start = t;
+        length = 1 + length * 7 % 93;
+      }
+      starts.push_back(start);
+    }
+  }
+  in.document_start = integers(starts);
+  check_tensors(g, 2, in);
+}
+
+// No query head of the first and last key head is here: their gradients are zero.
+TEST(Attention, KeyHeadsThatNobodyReads) {
+  const Geometry g{1, 40, 2, 3, 64};
+  Tensors in = make(g, 0);
+  in.q.offset = {0, 2 * g.head_dim};
+  check_tensors(g, 2, in);
+}
+
+TEST(Attention, NoTokens) {
+  const Geometry g{0, 16, 2, 1, 8};
+  const Tensors in = make(g, 0);
+  const auto made = run_kernel(Attention{8, 16, 2},
+                               {{in.q, in.k, in.v, in.document_start}, {in.q.shape, {0, 2}}});
+  EXPECT_EQ(made[0].size(), 0);
 }
 
 TEST(Attention, HeadWidthsAndGroups) {
