@@ -41,14 +41,10 @@ MESHES = {  # name: overrides, of four processes
 ONE = {"train.micro_batch_size": 8}
 
 
-def words(overrides):
-    return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
-
-
 def run_step(steps, threads, overrides, label, ranks=1, balanced=False):
     command = [*runs.started_by(ranks), "build/bench_step", f"warmup={steps.warmup}",
                f"steps={steps.timed}", f"balanced={int(balanced)}", CONFIG,
-               f"runtime.threads={threads}", *words(overrides)]
+               f"runtime.threads={threads}", *runs.words(overrides)]
     return runs.run_json(command, label, {"OMP_NUM_THREADS": str(threads)})
 
 
@@ -95,7 +91,7 @@ def losses(overrides, ranks, threads, num_steps):
         command = [*runs.started_by(ranks), "build/caravan", "train", CONFIG,
                    f"output_dir={folder}/run", f"train.max_steps={num_steps}",
                    "train.eval_steps=0", "checkpoint.save_steps=0", "log.logging_steps=1",
-                   f"runtime.threads={threads}", *words(overrides)]
+                   f"runtime.threads={threads}", *runs.words(overrides)]
         runs.run_command(command, f"{ranks} processes, {num_steps} steps")
         lines = (pathlib.Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()
     return [step["loss"] for step in map(json.loads, lines) if "lr" in step]

@@ -8,13 +8,13 @@ import argparse
 import dataclasses
 import json
 import os
-import resource
 import statistics
 import time
 
 import torch
 
 from llama_pytorch import Llama, LlamaConfig, decay_groups
+from memory import peak_rss_bytes
 
 
 def parse_arguments():
@@ -75,10 +75,6 @@ def time_steps(config, arguments):
         if step >= arguments.warmup:
             step_ms.append(1e3 * (time.perf_counter() - start))
     return step_ms, loss
-
-
-def peak_rss_bytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main():

@@ -5,12 +5,12 @@ Prints one JSON line. --balanced deals tokens out to experts in turn, as Caravan
 
 import argparse
 import json
-import resource
 import statistics
 import time
 
 import torch
 import transformers
+from memory import peak_rss_bytes
 from transformers.models.llama4 import modeling_llama4
 
 
@@ -75,7 +75,7 @@ def main():
     print(json.dumps({
         "step_ms": median,
         "tok_s": 1e3 * arguments.batch_size * arguments.sequence_len / median,
-        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_rss_bytes": peak_rss_bytes(),
         "last_loss": loss,
         "parameters": sum(p.numel() for p in model.parameters()),
         "torch": torch.__version__,

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Measures speed and memory against PyTorch, transformers, oneDNN, the machine's ceilings and separate pools, and
-# over sizes; writes sections of bench/RESULTS.md and bench/scaling.svg. About half an hour.
-# Builds Caravan, and makes a Python environment with PyTorch in build/bench-venv, if missing.
-#   PEER_PYTHON=PATH   use that interpreter (it must have torch, and transformers for moe) instead of making an environment
-#   Arguments go to compare.py: --quick, --rounds N, --threads N, --parts speed moe pools scaling, ...
+# Measures speed and memory against PyTorch, transformers, oneDNN, the machine's ceilings and
+# separate pools, and over sizes; writes sections of bench/RESULTS.md and bench/scaling.svg. About
+# half an hour. Builds Caravan, and makes a Python environment with PyTorch in build/bench-venv, if
+# missing.
+#   PEER_PYTHON=PATH   use that interpreter (it must have torch, and transformers for moe) instead
+#                      of making an environment
+# Arguments go to compare.py: --quick, --rounds N, --threads N, --parts speed moe pools scaling, ...
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh

@@ -79,16 +79,20 @@ def started_by(ranks):
     return [] if ranks == 1 else ["mpirun", "-n", str(ranks), "--bind-to", "none"]
 
 
+def words(overrides):
+    """As the command line takes them."""
+    return [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+
+
 def overrides(size, ranks, threads):
-    keys = {
+    return words({
         **{f"model.{key}": value for key, value in size.model.items()},
         "model.max_position_embeddings": size.sequence_len,
         "train.micro_batch_size": size.batch_size // ranks,
         "train.global_batch_size": size.batch_size,
         "data.sequence_len": size.sequence_len,
         "runtime.threads": threads,
-    }
-    return [f"{key}={json.dumps(value)}" for key, value in keys.items()]
+    })
 
 
 def run_caravan(size, threads, steps, ranks=1):

@@ -9,7 +9,7 @@
 namespace caravan {
 namespace {
 
-struct ByteRange {
+struct ShardRange {
   int64_t begin, end;
 };
 
@@ -26,14 +26,14 @@ Hdf5Type hdf5_type_of(DType dtype) {
 }
 
 // The checksum of all bytes of a file outside of `shards`.
-uint32_t frame_checksum(const ReadableFile& file, std::vector<ByteRange> shards) {
+uint32_t frame_checksum(const ReadableFile& file, std::vector<ShardRange> shards) {
   std::string buffer(1 << 16, '\0');
   std::sort(shards.begin(), shards.end(),
-            [](const ByteRange& a, const ByteRange& b) { return a.begin < b.begin; });
+            [](const ShardRange& a, const ShardRange& b) { return a.begin < b.begin; });
   shards.push_back({file.size_bytes(), file.size_bytes()});
   uint32_t crc = 0;
   int64_t position = 0;
-  for (const ByteRange& shard : shards) {
+  for (const ShardRange& shard : shards) {
     while (position < shard.begin) {
       const int64_t bytes = std::min(shard.begin - position, std::ssize(buffer));
       file.read(position, bytes, buffer.data());
@@ -94,7 +94,7 @@ RankReport write_rank_file(const std::string& folder, const std::string& name,
   const std::string path = folder + "/" + name;
   Hdf5Writer writer(path, ExitCode::checkpoint);
   std::vector<std::byte> buffer(source ? kPieceBytes : 0);
-  std::vector<ByteRange> ranges;
+  std::vector<ShardRange> ranges;
   for (size_t i = 0; i < shards.size(); ++i) {
     const TensorShard& shard = shards[i];
     const auto next = [&](int64_t first_byte, int64_t bytes) -> const void* {
@@ -123,7 +123,7 @@ std::unique_ptr<Hdf5Reader> open_rank_file(const std::string& folder, const File
     throw checkpoint_error(absl::StrFormat("%s: has %d bytes where the manifest says %d", path,
                                            opened.size_bytes(), file.size_bytes));
   }
-  std::vector<ByteRange> ranges;
+  std::vector<ShardRange> ranges;
   for (const FileContent& entry : content) {
     const int64_t begin = entry.shard->offset_bytes;
     const int64_t bytes = num_elements(entry.shard->box.extent) * size_bytes(entry.tensor->dtype);

@@ -20,7 +20,7 @@ using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
 constexpr std::array kPassedOn = {SIGUSR1, SIGUSR2, SIGTERM, SIGINT};
-constexpr timespec kLookInterval = {.tv_sec = 0, .tv_nsec = 100'000'000};
+constexpr timespec kWaitInterval = {.tv_sec = 0, .tv_nsec = 100'000'000};
 
 // A shell without job control starts background jobs that ignore INT: that stays so.
 bool is_ignored(int signal) {
@@ -118,7 +118,7 @@ bool ChildProcess::wait_until(std::chrono::duration<double> limit,
   while (!is_ready()) {
     if (Clock::now() >= deadline) return false;
     siginfo_t signal{};
-    if (sigtimedwait(&watched_, &signal, &kLookInterval) > 0) receive(signal);
+    if (sigtimedwait(&watched_, &signal, &kWaitInterval) > 0) receive(signal);
   }
   return true;
 }

@@ -139,7 +139,7 @@ void add_list(CLI::App& command) {
   list->callback([folder] { list_checkpoints(*folder, std::time(nullptr), std::cout); });
 }
 
-void add_show(CLI::App& command) {
+void add_ckpt_show(CLI::App& command) {
   const Text checkpoint = std::make_shared<std::string>();
   const auto with_tensors = std::make_shared<bool>(false);
   CLI::App* show = command.add_subcommand("show", "what one checkpoint holds");
@@ -181,7 +181,7 @@ void add_ckpt_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("ckpt", "look at checkpoints, compare and prune them");
   command->require_subcommand(1);
   add_list(*command);
-  add_show(*command);
+  add_ckpt_show(*command);
   add_verify(*command);
   add_diff(*command);
   add_prune(*command);

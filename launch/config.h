@@ -87,19 +87,21 @@ struct MoeConfig {
   bool operator==(const MoeConfig&) const = default;
 };
 
-enum class DeviceKind : uint8_t { cpu };
+enum class DeviceKind : uint8_t { automatic, cpu, cuda };
 
-// automatic: what costs one pass over memory, norms and SwiGLU.
+// automatic: what costs one pass over memory, norms, SwiGLU and casts of weights.
 enum class Recompute : uint8_t { automatic, none };
 
 struct RuntimeConfig {
-  DeviceKind device = DeviceKind::cpu;
-  DType dtype = DType::f32;
-  std::optional<int64_t> memory_limit;  // bytes per rank; absent: auto
-  std::optional<int64_t> threads;       // per rank; absent: auto
-  bool keep_all = false;                // no reuse of memory, to look for errors
+  DeviceKind device = DeviceKind::automatic;  // see launch/device.h
+  DType dtype = DType::f32;                   // of activations; all that is kept is f32
+  std::optional<int64_t> memory_limit;        // bytes per rank; absent: auto
+  std::optional<int64_t> threads;             // per rank; absent: auto
+  bool keep_all = false;                      // no reuse of memory, to look for errors
   Recompute recompute = Recompute::automatic;
   bool overlap = true;            // communication beside compute
+  bool deterministic = false;     // CUDA: only algorithms that give the same bits each run
+  bool cuda_graph = true;         // CUDA: a step is recorded once and started as a whole
   int64_t watchdog_seconds = 60;  // a rank that shows nothing for so long hangs; 0: off
 
   bool operator==(const RuntimeConfig&) const = default;

@@ -216,8 +216,7 @@ Keys<MoeConfig> moe_keys() {
                    "rest is dropped; left out: none is"),
       key("slots", &C::slots, or_auto(real(1e-6, 1e6)),
           "rows that a process has room for, as a multiple of those that it routes: more go "
-          "through "
-          "in further passes; auto: 1, with expert parallelism 1.5"),
+          "through in further passes; auto: 1, with expert parallelism 1.5"),
       key("balance", &C::balance,
           choice<Balance>(
               {{"bias", Balance::bias}, {"aux_loss", Balance::aux_loss}, {"none", Balance::none}}),
@@ -234,21 +233,31 @@ Keys<RuntimeConfig> runtime_keys() {
   using C = RuntimeConfig;
   return {
       key("device", &C::device,
-          choice<DeviceKind>({{"cpu", DeviceKind::cpu}, {"auto", DeviceKind::cpu}}),
-          "where it runs"),
-      key("dtype", &C::dtype, choice<DType>({{"float32", DType::f32}}), "type of the computation"),
+          choice<DeviceKind>({{"auto", DeviceKind::automatic},
+                              {"cpu", DeviceKind::cpu},
+                              {"cuda", DeviceKind::cuda}}),
+          "where it runs; auto: on what this program and machine have"),
+      key("dtype", &C::dtype, choice<DType>({{"float32", DType::f32}, {"bfloat16", DType::bf16}}),
+          "type of activations and of matrix products; weights, their gradients and the "
+          "optimizer's "
+          "state are float32 with either; bfloat16 computes on CUDA only"),
       key("memory_limit", &C::memory_limit, or_auto(byte_size()),
           "what a process may hold; the variable CARAVAN_MEMLIMIT wins"),
       key("threads", &C::threads, or_auto(integer(1, 4096)), "compute threads of a process"),
       key("keep_all", &C::keep_all, boolean(), "no memory is used twice: to look for errors"),
       key("overlap", &C::overlap, boolean(), "communicates while it computes"),
+      key("deterministic", &C::deterministic, boolean(),
+          "CUDA: only algorithms that give the same bits each run; the CPU always does"),
+      key("cuda_graph", &C::cuda_graph, boolean(),
+          "CUDA: records a step once and starts it as a whole"),
       key("watchdog_seconds", &C::watchdog_seconds, integer(0, 1 << 20),
           "a process that does nothing for so long, and for 10 steps, hangs and ends the job (10 "
           "times as "
           "long while it loads or saves); 0: off"),
       key("recompute", &C::recompute,
           choice<Recompute>({{"auto", Recompute::automatic}, {"none", Recompute::none}}),
-          "what backward makes again instead of keeping it; auto: results of norms and SwiGLU"),
+          "what backward makes again instead of keeping it; auto: results of norms and SwiGLU, "
+          "casts of weights"),
   };
 }
 
@@ -284,8 +293,7 @@ Keys<CheckpointConfig> checkpoint_keys() {
           "when a checkpoint cannot be written"),
       key("resume_from_checkpoint", &C::resume_from_checkpoint, resume_format(),
           "auto: the newest of output_dir, if any; false: start anew; a path: from there, and when "
-          "started "
-          "again from what output_dir has since"),
+          "started again from what output_dir has since"),
   };
 }
 

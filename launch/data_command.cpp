@@ -16,6 +16,7 @@
 #include "data/sampler.h"
 #include "data/token_file.h"
 #include "data/tokenizer.h"
+#include "launch/clock.h"
 #include "launch/log.h"
 #include "runtime/error.h"
 #include "runtime/types.h"
@@ -28,10 +29,6 @@ using Clock = std::chrono::steady_clock;
 
 // An unsigned option alone would take -1 as 2^64 - 1, and what is too large as the largest number.
 const CLI::Range kSeeds(int64_t{0}, std::numeric_limits<int64_t>::max() - 1);
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
 
 // ------------------------------------------------------------------------------------------- build
 
@@ -249,7 +246,7 @@ void print_header(const Sampler& sampler, const TokenFile& file, int64_t sample,
       batch.num_targets(), batch.sequence_len);
 }
 
-void add_show(CLI::App& data) {
+void add_data_show(CLI::App& data) {
   CLI::App* command = data.add_subcommand("show", "samples as text, what is trained on marked");
   const auto options = std::make_shared<ShowOptions>();
   command->add_option("PREFIX_OR_FILE", options->path, "a folder of `data build`, or a token file")
@@ -302,7 +299,7 @@ void add_data_command(CLI::App& app) {
   CLI::App* command = app.add_subcommand("data", "make token files, and look at them");
   command->require_subcommand(1);
   add_build(*command);
-  add_show(*command);
+  add_data_show(*command);
 }
 
 }  // namespace caravan

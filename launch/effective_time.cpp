@@ -10,8 +10,6 @@
 namespace caravan {
 namespace {
 
-using Json = nlohmann::json;
-
 // What follows a step that is gone: the steps beyond it were not kept.
 void drop_beyond(std::map<int64_t, double>& milliseconds, int64_t step, StepTimes& times) {
   const auto first = milliseconds.upper_bound(step);
@@ -21,7 +19,8 @@ void drop_beyond(std::map<int64_t, double>& milliseconds, int64_t step, StepTime
   milliseconds.erase(first, milliseconds.end());
 }
 
-void add_line(const Json& line, std::map<int64_t, double>& milliseconds, StepTimes& times) {
+void add_line(const nlohmann::json& line, std::map<int64_t, double>& milliseconds,
+              StepTimes& times) {
   if (!line.is_object() || !line.contains("step") || !line["step"].is_number_integer()) return;
   const int64_t step = line["step"];
   if (line.contains("event")) {
@@ -51,7 +50,7 @@ StepTimes read_step_times(const std::string& metrics_path, int64_t from_byte,
   std::ifstream file(metrics_path);
   file.seekg(is_replaced ? 0 : from_byte);
   for (std::string line; std::getline(file, line);) {
-    add_line(Json::parse(line, nullptr, /*allow_exceptions=*/false), milliseconds, times);
+    add_line(nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false), milliseconds, times);
   }
   if (committed) drop_beyond(milliseconds, *committed, times);
   for (const auto& [step, duration] : milliseconds) times.kept_seconds += duration / 1e3;

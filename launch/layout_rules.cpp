@@ -139,15 +139,13 @@ void check_sequence_parallel(const Config& config, int64_t tp) {
   if (config.parallel.tp == 1) {
     throw config_error(
         "parallel.sequence_parallel is true, but parallel.tp is 1, so that there is nobody to "
-        "share "
-        "sequences with; give parallel.tp, or use parallel.sequence_parallel=false");
+        "share sequences with; give parallel.tp, or use parallel.sequence_parallel=false");
   }
   const int64_t sequences = config.train.micro_batch_size, length = config.data.sequence_len;
   if (sequences * length % tp == 0) return;
   throw config_error(absl::StrFormat(
       "parallel.sequence_parallel: train.micro_batch_size %d x data.sequence_len %d = %d tokens "
-      "are "
-      "not divisible by parallel.tp %d (each rank of tp has an equal part of them); use "
+      "are not divisible by parallel.tp %d (each rank of tp has an equal part of them); use "
       "data.sequence_len=%d",
       sequences, length, sequences * length, tp, (length + tp - 1) / tp * tp));
 }

@@ -42,6 +42,7 @@ ModelOptions model_options(const Config& config, const Mesh& mesh, bool training
   const int tp = mesh.size(Axis::tp);
   ModelOptions options{.tensor_parallel = tp,
                        .sequence_parallel = config.parallel.sequence_parallel && tp > 1,
+                       .whole_sequences = config.data.attend_across_documents,
                        .training = training};
   if (config.model.num_local_experts == 0) return options;
   const MoeConfig moe = config.moe.value_or(MoeConfig{});

@@ -46,7 +46,8 @@ Effect effect_of(const std::string& path, const Config& before, const Config& af
   if (path == "train.max_steps" && changes_schedule(before, after, step)) {
     return Effect::another_run;
   }
-  const bool is_rounding = path == "train.micro_batch_size" || path == "moe.slots";
+  const bool is_rounding =
+      path == "train.micro_batch_size" || path == "moe.slots" || path == "runtime.dtype";
   return is_rounding ? Effect::rounding : Effect::none;
 }
 
@@ -63,7 +64,10 @@ void check_changes(const CheckpointHeader& header, const Config& config, Console
       case Effect::none:
         break;
       case Effect::rounding:
-        if (console) console->warn(change.path, what + ": sums are rounded in another order");
+        if (console)
+          console->warn(change.path, what + (change.path == "runtime.dtype"
+                                                 ? ": results are rounded otherwise"
+                                                 : ": sums are rounded in another order"));
         break;
       case Effect::another_run:
         if (!options.allow_config_change) {
@@ -140,7 +144,7 @@ std::optional<ResumedRun> resume_run(const ResumeChoice& choice, Session& sessio
       if (console) console->line(absl::StrFormat("resuming from %s", paths[i]));
       note_layout(header, session.mesh(), console);
       error = common_error(world, [&] {
-        load_persistent(session.plan(), session.mesh(), session.arena(), *reader,
+        load_persistent(session.plan(), session.mesh(), session.backend(), session.arena(), *reader,
                         session.progress());
       });
       if (error.empty()) return ResumedRun{paths[i], restore(header)};

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_format.h"
 #include "launch/clock.h"
+#include "launch/device.h"
 #include "launch/process_memory.h"
 #include "launch/run_state.h"
 #include "optim/lr_schedule.h"
@@ -16,10 +17,6 @@ namespace caravan {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 void set_batch(Executor& executor, Backend& backend, const Batch& batch) {
   const auto copy = [&](std::string_view name, const std::vector<int32_t>& from) {
@@ -53,12 +50,6 @@ std::string common_identity(Communicator& world, const DataFeed& data) {
   return all[0];
 }
 
-// "dp 2 x tp 2, sequence parallel"
-std::string describe_layout(const Config& config, const Mesh& mesh) {
-  const bool splits_sequences = config.parallel.sequence_parallel && mesh.size(Axis::tp) > 1;
-  return to_string(mesh) + (splits_sequences ? ", sequence parallel" : "");
-}
-
 // Who reads other tokens than the others: "4 ranks", "2 groups of 2 ranks".
 std::string batch_parts(const Mesh& mesh) {
   const int parts = mesh.size(Axis::dp) * mesh.size(Axis::ep), tp = mesh.size(Axis::tp);
@@ -73,6 +64,7 @@ Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
     : config_(with_data_vocabulary(config)), signals_(signals), options_(options) {
   Communicator& world = mpi.world();
   validate(config_, world.size());
+  choose_device(config_);  // before a run folder is made
   const bool is_first = world.rank() == 0;
   if (is_first) folder_ = std::make_unique<RunFolder>(config_);
   data_ =
@@ -125,9 +117,9 @@ void Trainer::begin() {
     state_ = std::move(resumed->state);
     saver_->set_last_checkpoint(resumed->path);
   } else {
-    initialize_parameters(session_->plan(), session_->mesh(), session_->arena(),
-                          static_cast<uint64_t>(config_.train.seed), session_->num_threads(),
-                          session_->progress());
+    initialize_parameters(session_->plan(), session_->mesh(), session_->backend(),
+                          session_->arena(), static_cast<uint64_t>(config_.train.seed),
+                          session_->num_threads(), session_->progress());
   }
   if (folder_) saver_->check_space(state_.step);
   data_->start(state_.step);
@@ -147,11 +139,12 @@ void Trainer::show_start() const {
   if (!console_) return;
   const Session& s = *session_;
   const int64_t batch = config_.train.global_batch_size;
-  console_->table({
+  std::vector<std::pair<std::string, std::string>> rows = {
       {"run folder", config_.output_dir},
       {"parameters", format_parameters(num_parameters(s.plan()))},
-      {"mesh", describe_layout(config_, s.mesh())},
+      {"mesh", describe_mesh(config_, s.mesh())},
       {"device", session_->backend().description()},
+      {"dtype", config_.runtime.dtype == DType::bf16 ? "bfloat16" : "float32"},
       {"ZeRO stage", std::to_string(config_.parallel.zero)},
       {"tokens per step", format_count(batch * config_.data.sequence_len)},
       {"batch", absl::StrFormat("%d sequences of %d: %d x %d micro steps x %s", batch,
@@ -166,7 +159,10 @@ void Trainer::show_start() const {
       {"checkpoints", config_.checkpoint.save_steps > 0
                           ? absl::StrFormat("every %d steps", config_.checkpoint.save_steps)
                           : "at the end"},
-  });
+  };
+  if (!s.communication().empty())
+    rows.insert(rows.begin() + 5, {"communication", s.communication()});
+  console_->table(rows);
 }
 
 Trainer::StepResult Trainer::train_step() {
@@ -257,7 +253,7 @@ void Trainer::report(const StepResult& result) {
   m.tokens = state_.tokens;
   m.step_ms = result.seconds * 1e3;
   m.tokens_per_second = tokens / result.seconds;
-  m.memory_bytes = resident_bytes();
+  m.memory_bytes = session_->used_bytes();
   m.memory_limit_bytes = session_->limit().bytes;
   m.data_ms = result.data_seconds * 1e3;
   m.save_ms = saver_->take_wait_seconds() * 1e3;
@@ -349,7 +345,7 @@ void Trainer::show_summary() const {
   }
   rows.emplace_back("memory per rank", absl::StrFormat("%s planned, %s measured at most",
                                                        format_bytes(session_->planned_bytes()),
-                                                       format_bytes(peak_resident_bytes())));
+                                                       format_bytes(session_->peak_used_bytes())));
   if (state_.skipped_steps > 0) {
     rows.emplace_back("steps skipped", format_count(state_.skipped_steps));
   }

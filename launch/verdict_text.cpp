@@ -11,6 +11,11 @@ namespace {
 
 constexpr char kRemedy[] = "; start again to go on from the last checkpoint";
 
+std::string program_text(const VerdictContext& context, int program) {
+  if (program < 0 || program >= std::ssize(context.programs)) return "";
+  return absl::StrFormat("program '%s'", context.programs[static_cast<size_t>(program)].name);
+}
+
 // "all_reduce [layers.0.mlp] of program 'update'"; "" when the plan has no such step.
 std::string op_text(const VerdictContext& context, int program, int op) {
   if (program < 0 || program >= std::ssize(context.programs)) return "";
@@ -28,6 +33,9 @@ std::string awaited_text(const VerdictContext& context, const Beat& beat) {
   if (at.waits_for == kWaitsForNothing) return "";
   if (at.waits_for == kWaitsForControlPlane) {
     return absl::StrFormat("a barrier or gather of the phase '%s'", name(at.phase));
+  }
+  if (at.waits_for == kWaitsForProgram) {
+    return "a collective of " + program_text(context, at.program);
   }
   return op_text(context, at.program, at.waits_for);
 }
@@ -47,6 +55,8 @@ std::string place_text(const VerdictContext& context, const Beat& beat) {
     text += absl::StrFormat(", last heard of in step %d", at.step);
   text += absl::StrFormat(", phase %s", name(at.phase));
   const bool runs_ops = at.phase == Phase::computing || at.phase == Phase::evaluating;
+  if (runs_ops && at.op == kRecordedOps)
+    return text + ", " + program_text(context, at.program);  // which of its ops, no one knows
   const std::string op = runs_ops ? op_text(context, at.program, at.op) : "";
   return op.empty() ? text : text + absl::StrFormat(", op %d: %s", at.op, op);
 }

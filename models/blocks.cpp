@@ -80,8 +80,9 @@ Heads turn_heads(const ModelContext& c, const Heads& heads, bool interleaved) {
 Val mix_heads(const ModelContext& c, const std::string& prefix, const Heads& heads,
               Val document_start) {
   const ModelConfig& m = c.config;
-  const Val mixed = c.b.attention(heads.q, heads.k, heads.v, document_start,
-                                  {m.head_dim, c.batch.sequence_len});  // (T, H*h)
+  Attention op{m.head_dim, c.batch.sequence_len};
+  op.whole_sequences = c.options.whole_sequences && document_start == c.batch.document_start;
+  const Val mixed = c.b.attention(heads.q, heads.k, heads.v, document_start, op);  // (T, H*h)
   return project(c, mixed, {prefix + "o_proj", m.hidden_size, kRowParallel, m.attention_bias});
 }
 
@@ -108,7 +109,7 @@ Routed route(const ModelContext& c, const std::string& prefix, Val x) {
   const ModelOptions& o = c.options;
   const int64_t num_experts = c.config.num_local_experts;
   const Val w = weight(c, prefix + "router", num_experts, c.config.hidden_size, {});
-  const Val logits = c.b.linear(x, w);  // (T, E)
+  const Val logits = c.b.logits(x, w);  // (T, E)
   Val bias = Val::none;
   if (o.training && o.router_bias) {
     const std::string layer = prefix.substr(0, prefix.size() - 1);

@@ -29,6 +29,7 @@ BatchInputs declare_batch(Builder& b, int64_t num_sequences, int64_t sequence_le
 struct ModelOptions {
   int tensor_parallel = 1;         // ranks of tp: kv heads that do not divide by it are replicated
   bool sequence_parallel = false;  // the residual stream is sharded over tp by tokens
+  bool whole_sequences = false;    // no documents: batch.document_start is all zeros
   // Of mixtures of experts. Without `training` routers have neither bias nor balance losses.
   bool training = true;
   bool router_bias = true;  // balances the load without a loss

@@ -117,7 +117,7 @@ std::vector<ValueId> Expansion::emit(Op op, std::vector<ValueId> inputs,
 // an expert once.
 bool Expansion::may_repeat() const {
   const int64_t ranks = axis_ ? mesh_.size(*axis_) : 1;
-  const int64_t rows = num_tokens() / slots_.sequence_len * slots_.per_sequence;
+  const int64_t rows = num_rows(slots_, num_tokens());
   const int64_t experts = graph_.value(gate_).shape[0];  // of one rank
   return !slots_.drops && rows / ranks < num_tokens() * std::min(top_k(), experts);
 }

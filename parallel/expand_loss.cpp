@@ -5,18 +5,13 @@
 namespace caravan {
 namespace {
 
-bool is_loss(const Op& op) {
-  return std::holds_alternative<LinearCrossEntropy>(op) ||
-         std::holds_alternative<LinearCrossEntropyGrad>(op);
-}
-
 class LossExpansion {
  public:
   LossExpansion(Graph graph, const Mesh& mesh) : graph_(std::move(graph)), mesh_(mesh) {}
 
   Graph run() {
     for (Node& node : std::exchange(graph_.nodes, {})) {
-      if (is_loss(node.op) && is_shared(node.inputs[1]))
+      if (family(node.op) == "loss" && is_shared(node.inputs[1]))
         expand(node);
       else
         graph_.nodes.push_back(std::move(node));

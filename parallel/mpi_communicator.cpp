@@ -33,7 +33,7 @@ constexpr auto kPollInterval = std::chrono::microseconds(50);
 constexpr int64_t kSegmentBytes = int64_t{4} << 20;    // of a sum: fits the cache with its copies
 constexpr int64_t kMinPieceBytes = int64_t{64} << 10;  // shorter messages are bound by latency
 constexpr int64_t kSmallBytes = int64_t{16} << 10;     // per rank: gather everything, add locally
-constexpr int kTag = 1;
+constexpr int kMessageTag = 1;
 
 void wait(std::span<MPI_Request> requests) {
   const auto start = steady_clock::now();
@@ -152,7 +152,7 @@ void MpiCommunicator::exchange(Outgoing outgoing, Incoming incoming) {
     const int from = (rank_ + size_ - step) % size_;
     const std::span<std::byte> in = incoming(from);
     if (in.empty()) continue;
-    check_mpi(MPI_Irecv(in.data(), static_cast<int>(in.size()), MPI_BYTE, from, kTag, comm_,
+    check_mpi(MPI_Irecv(in.data(), static_cast<int>(in.size()), MPI_BYTE, from, kMessageTag, comm_,
                         &requests_[used++]),
               "MPI_Irecv");
   }
@@ -160,7 +160,7 @@ void MpiCommunicator::exchange(Outgoing outgoing, Incoming incoming) {
     const int to = (rank_ + step) % size_;
     const std::span<const std::byte> out = outgoing(to);
     if (out.empty()) continue;
-    check_mpi(MPI_Isend(out.data(), static_cast<int>(out.size()), MPI_BYTE, to, kTag, comm_,
+    check_mpi(MPI_Isend(out.data(), static_cast<int>(out.size()), MPI_BYTE, to, kMessageTag, comm_,
                         &requests_[used++]),
               "MPI_Isend");
   }
@@ -344,7 +344,8 @@ void MpiCommunicator::send(const void* data, int64_t bytes, int to) {
   const auto* const at = static_cast<const std::byte*>(data);
   for_chunks(bytes, [&](int64_t offset, size_t length) {
     MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(MPI_Isend(at + offset, static_cast<int>(length), MPI_BYTE, to, kTag, comm_, &request),
+    check_mpi(MPI_Isend(at + offset, static_cast<int>(length), MPI_BYTE, to, kMessageTag, comm_,
+                        &request),
               "MPI_Isend");
     wait(request);
   });
@@ -355,9 +356,9 @@ void MpiCommunicator::recv(void* data, int64_t bytes, int from) {
   auto* const at = static_cast<std::byte*>(data);
   for_chunks(bytes, [&](int64_t offset, size_t length) {
     MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(
-        MPI_Irecv(at + offset, static_cast<int>(length), MPI_BYTE, from, kTag, comm_, &request),
-        "MPI_Irecv");
+    check_mpi(MPI_Irecv(at + offset, static_cast<int>(length), MPI_BYTE, from, kMessageTag, comm_,
+                        &request),
+              "MPI_Irecv");
     wait(request);
   });
 }

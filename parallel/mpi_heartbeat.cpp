@@ -10,7 +10,7 @@
 namespace caravan {
 namespace {
 
-constexpr int kTag = 2;
+constexpr int kHeartbeatTag = 2;
 
 class MpiHeartbeat final : public Heartbeat {
  public:
@@ -70,7 +70,8 @@ bool MpiHeartbeat::send(const Beat& beat, int to) {
   Outgoing& out = outgoing_[static_cast<size_t>(to)];
   if (!is_done(out.request)) return false;
   out.beat = beat;
-  const int status = MPI_Isend(&out.beat, sizeof(Beat), MPI_BYTE, to, kTag, comm_, &out.request);
+  const int status =
+      MPI_Isend(&out.beat, sizeof(Beat), MPI_BYTE, to, kHeartbeatTag, comm_, &out.request);
   if (status != MPI_SUCCESS) out.request = MPI_REQUEST_NULL;
   return status == MPI_SUCCESS;
 }
@@ -84,10 +85,10 @@ bool MpiHeartbeat::flush() {
 void MpiHeartbeat::begin_to_receive() {
   int is_there = 0;
   MPI_Status status;
-  if (MPI_Iprobe(MPI_ANY_SOURCE, kTag, comm_, &is_there, &status) != MPI_SUCCESS) return;
+  if (MPI_Iprobe(MPI_ANY_SOURCE, kHeartbeatTag, comm_, &is_there, &status) != MPI_SUCCESS) return;
   if (is_there == 0) return;
   incoming_.from = status.MPI_SOURCE;
-  if (MPI_Irecv(&incoming_.beat, sizeof(Beat), MPI_BYTE, status.MPI_SOURCE, kTag, comm_,
+  if (MPI_Irecv(&incoming_.beat, sizeof(Beat), MPI_BYTE, status.MPI_SOURCE, kHeartbeatTag, comm_,
                 &request_) != MPI_SUCCESS) {
     request_ = MPI_REQUEST_NULL;
   }

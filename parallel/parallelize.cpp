@@ -17,7 +17,18 @@ namespace {
 class Parallelizer {
  public:
   Parallelizer(const Graph& logical, const Mesh& mesh)
-      : logical_(logical), mesh_(mesh), home_(logical.values.size(), ValueId::none) {}
+      : logical_(logical),
+        mesh_(mesh),
+        home_(logical.values.size(), ValueId::none),
+        is_weight_(logical.values.size(), false) {
+    for (size_t i = 0; i < is_weight_.size(); ++i) {
+      is_weight_[i] = logical.values[i].kind == ValueKind::parameter;
+    }
+    for (const Node& node : logical.nodes) {
+      if (!std::holds_alternative<Cast>(node.op)) continue;
+      is_weight_[index(node.outputs[0])] = is_weight(node.inputs[0]);
+    }
+  }
 
   Graph run() {
     for (size_t i = 0; i < logical_.values.size(); ++i) {
@@ -46,22 +57,22 @@ class Parallelizer {
     return placement;
   }
 
-  ValueId add(const Value& like, const Placement& placement) {
+  ValueId add(const Value& like, const Placement& placement, bool is_weight = false) {
     Value value = like;
     value.placement = placement;
     value.shape = local_shape(like.global_shape, placement, mesh_);
-    check_divisible(value);
+    check_divisible(value, is_weight);
     return graph_.add_value(std::move(value));
   }
 
-  void check_divisible(const Value& value) const {
+  void check_divisible(const Value& value, bool is_weight) const {
     for (const Axis axis : kAxes) {
       const AxisPlacement p = value.placement[axis];
       if (p.kind != AxisPlacement::Kind::shard) continue;
       if (axis == Axis::tp && p.dim == 0 && value.name.empty()) check_tokens_divide(value);
       const bool may_be_uneven = axis == Axis::dp && p.dim == 0 &&
                                  (value.kind == ValueKind::state || is_gradient(value.kind) ||
-                                  value.kind == ValueKind::parameter);
+                                  value.kind == ValueKind::parameter || is_weight);
       const int64_t size = value.global_shape[static_cast<size_t>(p.dim)];
       if (may_be_uneven || size % mesh_.size(axis) == 0) continue;
       throw config_error(absl::StrFormat(
@@ -107,12 +118,12 @@ class Parallelizer {
     nest(node, needed, given);
     Node placed = node;
     for (size_t i = 0; i < needed.size(); ++i) {
-      const bool is_read = !names_only_a_shape(node, i);
       placed.inputs[i] =
-          is_read ? moved(node.inputs[i], needed[i], node) : home_[index(node.inputs[i])];
+          is_left(node, i) ? home_[index(node.inputs[i])] : moved(node.inputs[i], needed[i], node);
     }
     for (size_t i = 0; i < given.size(); ++i) {
-      placed.outputs[i] = add(logical_.value(node.outputs[i]), given[i]);
+      placed.outputs[i] =
+          add(logical_.value(node.outputs[i]), given[i], is_weight(node.outputs[i]));
       home_[index(node.outputs[i])] = placed.outputs[i];
     }
     graph_.add_node(std::move(placed));
@@ -123,19 +134,25 @@ class Parallelizer {
     return logical_.value(logical).kind == ValueKind::parameter;
   }
 
+  // A parameter, or what was cast from one.
+  bool is_weight(ValueId logical) const { return is_weight_[index(logical)]; }
+
   // What rules see. Shards of a weight along dp (ZeRO 3) are only where it is kept: but for the
-  // update, everybody computes with all of it. And tp cuts tokens anywhere.
+  // update and a cast, so that what is gathered is small, everybody computes with all of it. And tp
+  // cuts tokens anywhere.
   AxisPlacement shown(ValueId logical, Axis axis, const Node& reader) const {
     const AxisPlacement now = home(logical).placement[axis];
-    const bool is_kept_so = axis == Axis::dp && is_parameter(logical);
-    if (is_kept_so && family(reader.op) != "update") return kReplicate;
+    const bool is_kept_so = axis == Axis::dp && is_weight(logical);
+    const bool takes_shards =
+        family(reader.op) == "update" || std::holds_alternative<Cast>(reader.op);
+    if (is_kept_so && !takes_shards) return kReplicate;
     const bool cuts_sequences = axis == Axis::tp && now == shard(0);
     return cuts_sequences && takes_whole_sequences(reader.op) ? kReplicate : now;
   }
 
-  // The table of a gradient of an embedding is not read: nothing is gathered for it.
-  bool names_only_a_shape(const Node& node, size_t input) const {
-    return std::holds_alternative<EmbeddingGrad>(node.op) && is_parameter(node.inputs[input]);
+  // Nothing is gathered of a weight that is not read.
+  bool is_left(const Node& node, size_t input) const {
+    return !is_read(node.op, input) && is_parameter(node.inputs[input]);
   }
 
   // Where tp and another axis shard one dim of what a node reads or makes, they nest alike in all
@@ -181,7 +198,7 @@ class Parallelizer {
                 bool in_place = false) {
     const ValueId from = home_[index(logical)];
     if (graph_.value(from).placement == wanted) return from;
-    auto& known = is_parameter(logical) ? gathered_ : moved_;
+    auto& known = is_weight(logical) ? gathered_ : moved_;
     const Move move{logical, to_string(wanted), is_backward(reader)};
     const auto [entry, is_new] = known.try_emplace(move, ValueId::none);
     if (is_new) entry->second = move_to(from, wanted, reader, in_place);
@@ -284,9 +301,10 @@ class Parallelizer {
   const Graph& logical_;
   const Mesh& mesh_;
   Graph graph_;
-  std::vector<ValueId> home_;  // by logical value: where it was made, or its sum
+  std::vector<ValueId> home_;    // by logical value: where it was made, or its sum
+  std::vector<bool> is_weight_;  // by logical value
   std::map<Move, ValueId> moved_;
-  std::map<Move, ValueId> gathered_;  // parameters: of the layer that is being placed
+  std::map<Move, ValueId> gathered_;  // weights: of the layer that is being placed
   int layer_ = -1;
 };
 

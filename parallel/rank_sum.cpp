@@ -3,10 +3,10 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 
+#include "runtime/bfloat16.h"
 #include "runtime/error.h"
 
 namespace caravan {
@@ -32,14 +32,8 @@ struct I32 {
 struct Bf16 {
   using Stored = uint16_t;
   using Sum = float;
-  static Sum load(Stored value) { return std::bit_cast<float>(static_cast<uint32_t>(value) << 16); }
-  static Stored store(Sum sum) {
-    const auto bits = std::bit_cast<uint32_t>(sum);
-    // Rounding would carry some NaNs over into infinity.
-    const bool is_nan = (bits & 0x7fffffffU) > 0x7f800000U;
-    const uint32_t rounded = (bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16;
-    return static_cast<uint16_t>(is_nan ? 0x7fc0U : rounded);
-  }
+  static Sum load(Stored value) { return to_float(BFloat16{value}); }
+  static Stored store(Sum sum) { return to_bfloat16(sum).bits; }
 };
 
 template <typename Type>

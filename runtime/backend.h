@@ -87,6 +87,18 @@ class Backend {
   // that a stream has run once before need not be prepared any more.
   virtual bool records() const { return false; }
   virtual std::unique_ptr<Recording> record(const std::function<void()>& issue);
+
+  // Whether device memory is host memory too, which anybody may read and write.
+  virtual bool is_host_memory() const { return true; }
+  // For communicators that work on the host: host memory that the device copies to and from at full
+  // speed; copies between it and the device behind what is on the communication stream; and the
+  // wait for that stream.
+  virtual std::unique_ptr<DeviceMemory> reserve_host(int64_t bytes);
+  virtual void copy_for_communication(void* to, const void* from, int64_t bytes);
+  virtual void synchronize_communication() {}
+  // Called now and then while the host waits for a stream: may throw, and so end the wait, when
+  // what runs there can never end because a peer is lost.
+  virtual void set_health_check(std::function<void()>) {}
   // The stream of the device's library (cudaStream_t), for communicators that put work on it; null
   // on the CPU.
   virtual void* stream_handle(Stream) { return nullptr; }

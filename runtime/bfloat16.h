@@ -14,7 +14,8 @@ inline float to_float(BFloat16 value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value.bits) << 16);
 }
 
-// To nearest, ties to even; too large becomes infinite. A NaN keeps its sign and stays one.
+// To nearest, ties to even; too large becomes infinite. A NaN stays one: rounding would carry some
+// over into infinity.
 inline BFloat16 to_bfloat16(float value) {
   const auto bits = std::bit_cast<uint32_t>(value);
   const bool is_nan = (bits & 0x7FFFFFFFU) > 0x7F800000U;

@@ -44,8 +44,18 @@ Val Builder::input(const std::string& name, const Shape& shape, DType dtype,
 }
 
 Val Builder::linear(Val x, Val weight, Val bias) {
-  const Val y = matmul(x, weight, {.transpose_b = true});
+  const Val y = matmul(x, cast(weight, dtype(x)), {.transpose_b = true});
   return bias == Val::none ? y : one(AddBias{}, {y, bias});
+}
+
+Val Builder::logits(Val x, Val weight) {
+  const DType type = dtype(x);
+  return matmul(x, cast(weight, type), {.transpose_b = true, .f32_output = type != DType::f32});
+}
+
+std::vector<Val> Builder::experts(std::vector<Val> inputs, const Experts& op) {
+  for (size_t i = 3; i < inputs.size(); ++i) inputs[i] = cast(inputs[i], dtype(inputs[0]));
+  return emit(op, std::move(inputs));
 }
 
 std::vector<Val> Builder::route(Val logits, Val bias, const Route& op) {

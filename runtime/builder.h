@@ -14,7 +14,10 @@ using Val = ValueId;
 
 class Builder {
  public:
-  explicit Builder(Graph& graph) : graph_(graph) {}
+  // `compute`: the type of activations, which the embedding gives and all that follows keeps.
+  // Parameters and everything else that outlives a step are f32; a matrix is cast where it meets
+  // activations of another type.
+  explicit Builder(Graph& graph, DType compute = DType::f32) : graph_(graph), compute_(compute) {}
   Builder(const Builder&) = delete;
   Builder& operator=(const Builder&) = delete;
 
@@ -51,16 +54,17 @@ class Builder {
   Val input(const std::string& name, const Shape& shape, DType dtype,
             const Placement& placement = {});
   // Asks for a value that is made here to lie sharded along the axes that `placement` shards; its
-  // readers take it from there. (Gradients under ZeRO, tokens
-  // under sequence parallelism.)
+  // readers take it from there. (Gradients under ZeRO, tokens under sequence parallelism.)
   void place(Val value, const Placement& placement) { graph_.value(value).placement = placement; }
   void output(const std::string& name, Val value) { graph_.outputs.emplace_back(name, value); }
   void update(Val persistent, Val becomes) { graph_.updates.emplace_back(persistent, becomes); }
 
   // table (V,D), ids (T) -> (T,D)
-  Val embedding(Val table, Val ids) { return one(Embedding{}, {table, ids}); }
+  Val embedding(Val table, Val ids) { return one(Embedding{compute_}, {table, ids}); }
   // x (T,K), weight (N,K) -> (T,N); bias (N), or Val::none
   Val linear(Val x, Val weight, Val bias = Val::none);
+  // The same, f32 whatever the type of x: what scores are made of. No bias.
+  Val logits(Val x, Val weight);
   Val matmul(Val a, Val b, MatMul op) { return one(op, {a, b}); }
   Val add(Val a, Val b) { return one(Add{}, {a, b}); }
   // The value itself where it has that type already.
@@ -79,8 +83,8 @@ class Builder {
   Val chunk_start(Val document_start, const ChunkStart& op) { return one(op, {document_start}); }
   // q (T,H*h), k, v (T,KV*h), document_start (T) -> (T,H*h)
   Val attention(Val q, Val k, Val v, Val document_start, Attention op) {
-    op.group =
-        shape(q)[1] / shape(k)[1];  // of logical shapes: a rank may hold other numbers of heads
+    // Of logical shapes: a rank may hold other numbers of heads.
+    op.group = shape(q)[1] / shape(k)[1];
     return emit(op, {q, k, v, document_start})[0];
   }
   // gate, up (T,I) -> (T,I)
@@ -89,12 +93,10 @@ class Builder {
   std::vector<Val> route(Val logits, Val bias, const Route& op);
   // x (T,D), scores (T,k), experts (T,k), gate, up (E,D,F), down (E,F,D) -> out (T,D),
   // dropped (), further () and what the gradient needs
-  std::vector<Val> experts(const std::vector<Val>& inputs, const Experts& op) {
-    return emit(op, inputs);
-  }
+  std::vector<Val> experts(std::vector<Val> inputs, const Experts& op);
   // -> loss_sum (), num_valid ()
   std::vector<Val> linear_cross_entropy(Val x, Val weight, Val targets) {
-    return emit(LinearCrossEntropy{}, {x, weight, targets});
+    return emit(LinearCrossEntropy{}, {x, cast(weight, dtype(x)), targets});
   }
   Val fill(float value) { return one(Fill{value}, {}); }
   Val divide(Val a, Val b) { return one(Divide{}, {a, b}); }
@@ -110,6 +112,7 @@ class Builder {
 
  private:
   Graph& graph_;
+  DType compute_;
   std::string scope_;
   int layer_ = -1;
   ValueKind result_kind_ = ValueKind::activation;

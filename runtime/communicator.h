@@ -1,9 +1,9 @@
 // A group of processes that exchange data: one axis of the mesh, or the world.
 //
 // Every call is collective: all ranks of the group make the same calls in the same order. Calls
-// block until this rank's part is done, and may be made from one thread at a time. Buffers are
-// host memory (MPI, self, threads in tests) or device memory (NCCL). A failed call throws Error
-// with ExitCode::peer_lost.
+// block until this rank's part is done (but see is_asynchronous), and may be made from one thread
+// at a time. Buffers are host memory (MPI, self, threads in tests) or device memory (NCCL, and MPI
+// by way of the host). A failed call throws Error with ExitCode::peer_lost.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,12 @@ namespace caravan {
 class Communicator {
  public:
   virtual ~Communicator() = default;
+
+  // True: calls put work on the stream that it was made with and return; values that they return
+  // are there. False: calls return when they are done.
+  virtual bool is_asynchronous() const { return false; }
+  // Of asynchronous ones: throws when a call that was made before has failed. Does not wait.
+  virtual void check_peers() {}
 
   virtual int rank() const = 0;
   virtual int size() const = 0;

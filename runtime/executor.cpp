@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <optional>
+#include <set>
 
 #include "absl/strings/str_format.h"
 #include "runtime/error.h"
@@ -14,6 +15,15 @@ constexpr uint32_t kNaN = 0x7fc00000;
 
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Whether the host takes part in the node: it reads counts, or exchanges bytes itself.
+bool needs_host(const Node& node, const KernelArgs& args) {
+  if (!is_collective(node.op)) return false;
+  if (!args.communicator->is_asynchronous()) return true;
+  return std::holds_alternative<ExchangeRows>(node.op) ||
+         std::holds_alternative<ReturnRows>(node.op) ||
+         std::holds_alternative<AllReduceMax>(node.op);
 }
 
 }  // namespace
@@ -41,7 +51,26 @@ Executor::Executor(const Program& program, Backend& backend, const Arena& arena,
     nodes_[static_cast<size_t>(block.last_step)].freed.push_back(&block);
   }
   first_update_ = find_first_update();
+  cut_segments();
   bind_named();
+}
+
+bool Executor::may_record() const {
+  return backend_.records() && !options_.poison_freed && !options_.on_node && !options_.after_node;
+}
+
+// The host also reads how often a repeat runs, and does what it likes before the update.
+void Executor::cut_segments() {
+  std::set<size_t> cuts = {0, first_update_, nodes_.size()};
+  for (const BoundRepeat& repeat : repeats_) cuts.insert({repeat.first, repeat.end});
+  std::vector<bool> is_host_node;
+  for (size_t i = 0; i < nodes_.size(); ++i) {
+    is_host_node.push_back(needs_host(*nodes_[i].node, nodes_[i].args));
+    if (is_host_node.back()) cuts.insert({i, i + 1});
+  }
+  for (auto first = cuts.begin(), end = std::next(first); end != cuts.end(); ++first, ++end) {
+    segments_.push_back({*first, *end, may_record() && !is_host_node[*first]});
+  }
 }
 
 // Once: a step that looks for them allocates nothing.
@@ -95,14 +124,13 @@ void Executor::bind(size_t i) {
 
 void Executor::bind_repeats() {
   const Graph& graph = program_.graph;
-  for (size_t i = 0; i < nodes_.size();) {
-    const int repeat = nodes_[i].node->repeat;
-    size_t end = i + 1;
-    while (repeat >= 0 && end < nodes_.size() && nodes_[end].node->repeat == repeat) ++end;
-    if (repeat >= 0) {
-      repeats_.push_back({i, end, view(graph.repeats[static_cast<size_t>(repeat)].count)});
+  for (const auto& [repeat, first, end] : repeated_steps(graph, program_.steps)) {
+    BoundRepeat bound{first, end, view(graph.repeats[static_cast<size_t>(repeat)].count)};
+    for (size_t i = first; i < end; ++i) {
+      if (nodes_[i].node->stream == Stream::communication)
+        bound.last_communication = nodes_[i].index;
     }
-    i = end;
+    repeats_.push_back(std::move(bound));
   }
 }
 
@@ -148,6 +176,7 @@ void Executor::output(std::string_view name, std::span<float> values) const {
 
 void Executor::run() {
   std::ranges::fill(issued_, 0);
+  launches_ = false;
   progress_.begin_program(options_.program_index);
   size_t next = 0;
   for (const BoundRepeat& repeat : repeats_) {
@@ -156,19 +185,46 @@ void Executor::run() {
     next = repeat.end;
   }
   run_steps(next, nodes_.size());
-  const WaitGuard waits(progress_, last_communication_);
+  const bool waits_for_peers = last_communication_ >= 0;
+  const WaitGuard waits(progress_,
+                        launches_ && waits_for_peers ? kWaitsForProgram : last_communication_);
   backend_.synchronize();
 }
 
 void Executor::run_steps(size_t first, size_t end, bool again) {
-  for (size_t i = first; i < end; ++i) {
-    if (i == first_update_ && options_.before_update) options_.before_update();
+  for (Segment& segment : segments_) {
+    if (segment.first >= first && segment.end <= end) run_segment(segment, again, first);
+  }
+}
+
+void Executor::run_segment(Segment& segment, bool again, size_t repeated_from) {
+  if (segment.first == first_update_ && options_.before_update) options_.before_update();
+  if (segment.is_recordable && segment.has_run) return launch(segment);
+  for (size_t i = segment.first; i < segment.end; ++i) {
     run_node(nodes_[i]);
     if (!options_.poison_freed || i + 1 == nodes_.size()) continue;
     for (const Block* block : nodes_[i].freed) {
-      if (!again || block->first_step >= static_cast<int>(first)) poison(*block);
+      if (!again || block->first_step >= static_cast<int>(repeated_from)) poison(*block);
     }
   }
+  segment.has_run = true;
+}
+
+// A recording waits for nothing inside it that was issued before it, so all of that comes first.
+void Executor::launch(Segment& segment) {
+  progress_.begin_op(kRecordedOps);
+  launches_ = true;
+  {
+    const WaitGuard waits(progress_,
+                          last_communication_ >= 0 ? kWaitsForProgram : kWaitsForNothing);
+    backend_.wait_for_communication(backend_.communication_count());
+  }
+  if (!segment.recording) {
+    segment.recording = backend_.record([&] {
+      for (size_t i = segment.first; i < segment.end; ++i) issue(nodes_[i]);
+    });
+  }
+  segment.recording->launch();
 }
 
 // The next time begins when the communication of this one is done: it writes the same bytes.
@@ -176,14 +232,10 @@ void Executor::run_repeat(const BoundRepeat& repeat) {
   wait_for_communication(nodes_[repeat.first].waits_for_step);
   float count = 0;
   backend_.copy_out(&count, repeat.count.data, sizeof(count));
-  int last_communication = -1;
-  for (size_t i = repeat.first; i < repeat.end; ++i) {
-    if (nodes_[i].node->stream == Stream::communication) last_communication = nodes_[i].index;
-  }
   for (float done = 0; done < count; ++done) {
     const bool again = done + 1 < count;
     run_steps(repeat.first, repeat.end, again);
-    if (again) wait_for_communication(last_communication);
+    if (again) wait_for_communication(repeat.last_communication);
   }
 }
 
@@ -191,13 +243,22 @@ void Executor::wait_for_communication(int step) {
   if (step < 0) return;
   const WaitGuard waits(progress_, step);
   const int64_t issued = issued_[static_cast<size_t>(step)];
-  // A step of a repeat that did not run: what it would have come after is waited for, with the rest.
+  // A step of a repeat that did not run: what it would have come after is waited for, with the
+  // rest.
   backend_.wait_for_communication(issued > 0 ? issued : backend_.communication_count());
 }
 
 void Executor::run_node(BoundNode& bound) {
   const auto start = std::chrono::steady_clock::now();
   progress_.begin_op(bound.index);
+  issue(bound);
+  if (options_.after_node) options_.after_node(*bound.node, bound.outputs);
+  if (!options_.on_node) return;
+  if (!backend_.is_host_memory()) backend_.synchronize();  // or it has only been started
+  options_.on_node(*bound.node, seconds_since(start));
+}
+
+void Executor::issue(BoundNode& bound) {
   wait_for_communication(bound.waits_for_step);
   try {
     // Without overlap the collective runs in here; with it, a full queue may have to be waited for.
@@ -212,8 +273,6 @@ void Executor::run_node(BoundNode& bound) {
                 absl::StrFormat("%s in program '%s', node %s (%s)", error.what(), program_.name,
                                 name(bound.node->op), bound.node->scope));
   }
-  if (options_.after_node) options_.after_node(*bound.node, bound.outputs);
-  if (options_.on_node) options_.on_node(*bound.node, seconds_since(start));
 }
 
 void Executor::poison(const Block& block) const {

@@ -1,9 +1,13 @@
 // Runs a Program on a backend: binds every value to its address once, then walks the steps.
 // A run allocates nothing.
+//
+// Where the backend records (CUDA graphs) and nobody wants to see single nodes, the steps between
+// those that need the host are recorded in the second run and started as a whole from then on.
 #pragma once
 
 #include <array>
 #include <functional>
+#include <memory>
 #include <string_view>
 #include <vector>
 
@@ -65,6 +69,16 @@ class Executor {
     size_t first;
     size_t end;
     TensorView count;
+    int last_communication = -1;  // step; -1: none of them
+  };
+
+  // Steps [first, end) between which the host has nothing to do.
+  struct Segment {
+    size_t first;
+    size_t end;
+    bool is_recordable = false;
+    bool has_run = false;                            // step by step
+    std::unique_ptr<Recording> recording = nullptr;  // once it has run again
   };
 
   // An input or output as the caller names it.
@@ -78,10 +92,15 @@ class Executor {
   void bind_named();
   void bind(size_t step);
   void bind_repeats();
+  bool may_record() const;
+  void cut_segments();
   // When the steps run `again`, what was there before them is kept for the next time.
   void run_steps(size_t first, size_t end, bool again = false);
   void run_repeat(const BoundRepeat& repeat);
+  void run_segment(Segment& segment, bool again, size_t repeated_from);
+  void launch(Segment& segment);
   void run_node(BoundNode& bound);
+  void issue(BoundNode& bound);
   void wait_for_communication(int step);
   void poison(const Block& block) const;
 
@@ -93,6 +112,7 @@ class Executor {
   ExecutorOptions options_;
   std::vector<BoundNode> nodes_;
   std::vector<BoundRepeat> repeats_;  // in order
+  std::vector<Segment> segments_;     // in order, cover all nodes
   // By step, when it is one of communication: how many ops there were on the communication stream
   // with its last one. 0: has not run in this run.
   std::vector<int64_t> issued_;
@@ -100,6 +120,7 @@ class Executor {
   std::vector<NamedView> outputs_;
   size_t first_update_;          // of nodes_; their number when none changes parameters or state
   int last_communication_ = -1;  // step
+  bool launches_ = false;        // this run has started a recording
   Progress unwatched_;           // what is told when nobody asked
   Progress& progress_;
 };

@@ -14,6 +14,7 @@
 // infer, backward, shard, cost; a backend: run). A missing answer does not compile or link.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -32,7 +33,7 @@ enum class Addend : uint8_t { none, separate, in_place };
 struct Embedding {  // table (V,D) f32, ids (T) i32 -> (T,D) in the type `output`
   DType output = DType::f32;
 };
-// The table only says how its gradient lies; it is not read. Rows are added in token order.
+// The table only says how its gradient lies (is_read). Rows are added in token order.
 struct EmbeddingGrad {  // table (V,D), ids (T) i32, dy (T,D) -> (V,D)
   Addend addend = Addend::none;
 };
@@ -92,8 +93,8 @@ struct ChunkStart {  // document_start (T) i32 -> (T) i32
 };
 // Causal attention inside sequences of `sequence_len` consecutive tokens. Query i sees key j when
 // document_start[i] <= j <= i, both counted inside the sequence. Never holds T x T. `group`: query
-// heads of a key/value head, H / KV. With `whole_sequences` document_start is all zeros and not
-// read.
+// heads of a key/value head, H / KV. With `whole_sequences` document_start is all zeros, and
+// need not be read.
 struct Attention {  // q (T,H*h), k, v (T,KV*h), document_start (T) i32 -> out (T,H*h), lse (T,H)
   int64_t head_dim;
   int64_t sequence_len;
@@ -141,6 +142,10 @@ struct Slots {
   // pass goes through the same rows in further passes, and nothing is lost.
   bool drops = false;
 };
+// S. num_tokens: whole sequences.
+inline int64_t num_rows(const Slots& slots, int64_t num_tokens) {
+  return num_tokens / slots.sequence_len * slots.per_sequence;
+}
 // Scores are sigmoids of the logits of the picked experts. With a bias the largest score + bias are
 // picked; it has no other part in what comes out.
 // The gradient adds two terms that are no part of the loss that is shown: the balance loss of each
@@ -284,6 +289,9 @@ Addend addend(const Op& op);            // none also for ops that cannot have on
 // Of collectives, and of ops that only ask for their place on it: Slice, and those of experts.
 std::optional<Axis> collective_axis(const Op& op);
 bool is_collective(const Op& op);  // moves data between ranks
+// False for an input that only tells the shape and placement of the first output: what it holds
+// does not matter, and no more of it need be there than where it is kept.
+bool is_read(const Op& op, size_t input);
 // What a pass inserts after parallelize: has neither a gradient nor a placement rule.
 bool is_placed_already(const Op& op);
 

@@ -24,25 +24,25 @@ constexpr double kCharacterWidth = 0.55;  // of the font size, on average
 constexpr std::array<const char*, kNumMemoryCategories> kColors = {"#77aadd", "#ee8866", "#ffaabb",
                                                                    "#66c2a4", "#eedd88", "#d0d0d0"};
 
-enum class Phase : uint8_t { forward, backward, update };
-constexpr std::array kPhases = {Phase::forward, Phase::backward, Phase::update};
+enum class StepPhase : uint8_t { forward, backward, update };
+constexpr std::array kPhases = {StepPhase::forward, StepPhase::backward, StepPhase::update};
 constexpr std::array<const char*, 3> kPhaseNames = {"forward", "backward", "update"};
 constexpr std::array<const char*, 3> kPhaseColors = {"#3d5a80", "#98c1d9", "#b8b8b8"};
 
 // By step. Backward begins with the first gradient, the update with the first op of that family;
 // sums of gradients run in between, as soon as they can.
-std::vector<Phase> phases_of(const Program& program) {
-  std::vector<Phase> phases;
-  Phase phase = Phase::forward;
+std::vector<StepPhase> phases_of(const Program& program) {
+  std::vector<StepPhase> phases;
+  StepPhase phase = StepPhase::forward;
   for (const Step& step : program.steps) {
     const Node& node = program.graph.nodes[index(step.node)];
     const bool makes_gradient = std::ranges::any_of(node.outputs, [&](ValueId id) {
       return program.graph.value(id).kind == ValueKind::gradient;
     });
     const bool accumulates = std::holds_alternative<Accumulate>(node.op);
-    if (makes_gradient) phase = std::max(phase, Phase::backward);
-    if (family(node.op) == "update" && !accumulates) phase = Phase::update;
-    phases.push_back(accumulates ? Phase::update : phase);
+    if (makes_gradient) phase = std::max(phase, StepPhase::backward);
+    if (family(node.op) == "update" && !accumulates) phase = StepPhase::update;
+    phases.push_back(accumulates ? StepPhase::update : phase);
   }
   return phases;
 }
@@ -282,7 +282,7 @@ class Picture {
     add("<g shape-rendering=\"crispEdges\">\n");
     for (size_t i = 0; i < program_.steps.size(); ++i) add_strip_step(i, steps_of);
     add("</g>\n");
-    for (const Phase phase : kPhases) {
+    for (const StepPhase phase : kPhases) {
       const auto& steps = steps_of[static_cast<size_t>(phase)];
       if (steps.empty()) continue;
       // Named in place only where it stands alone; the legend has its colour in any case.
@@ -391,8 +391,8 @@ class Picture {
 
   const Program& program_;
   const PersistentLayout& layout_;
-  std::vector<int64_t> live_;  // by step
-  std::vector<Phase> phases_;  // by step
+  std::vector<int64_t> live_;      // by step
+  std::vector<StepPhase> phases_;  // by step
   double num_steps_;
   double top_bytes_;
   int peak_step_ = 0;

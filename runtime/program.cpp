@@ -26,6 +26,20 @@ std::string_view name(MemoryCategory category) {
   throw internal_error("unknown memory category");
 }
 
+std::vector<RepeatedSteps> repeated_steps(const Graph& graph, const std::vector<Step>& steps) {
+  std::vector<RepeatedSteps> found;
+  for (size_t i = 0; i < steps.size(); ++i) {
+    const int repeat = graph.nodes[index(steps[i].node)].repeat;
+    if (repeat < 0) continue;
+    const bool goes_on = !found.empty() && found.back().end == i && found.back().repeat == repeat;
+    if (goes_on)
+      ++found.back().end;
+    else
+      found.push_back({repeat, i, i + 1});
+  }
+  return found;
+}
+
 uint64_t hash(const Program& program) {
   std::string text = program.name + "\n" + to_string(program.mesh) + "\n" + dump(program.graph);
   for (size_t i = 0; i < program.steps.size(); ++i) {

@@ -20,6 +20,15 @@ struct Step {
   int wait_for = -1;
 };
 
+// Steps [first, end) whose nodes repeat together (Node::repeat).
+struct RepeatedSteps {
+  int repeat;  // index into Graph::repeats
+  size_t first;
+  size_t end;
+};
+// All of them, in order; a repeat that others interrupt is there once per part.
+std::vector<RepeatedSteps> repeated_steps(const Graph& graph, const std::vector<Step>& steps);
+
 enum class Region : uint8_t { persistent, transient };
 
 // Where a value lies: offset in bytes from the start of its region, plus the coordinate of the

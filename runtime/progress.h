@@ -28,13 +28,17 @@ std::string_view name(Phase phase);  // "waiting for data"
 // What a rank waits for, beside the index of a collective's step in its program.
 inline constexpr int32_t kWaitsForNothing = -1;
 inline constexpr int32_t kWaitsForControlPlane = -2;  // barriers and the like of the main thread
+inline constexpr int32_t kWaitsForProgram = -3;  // what was started as a whole, with collectives
+
+// Instead of the index of a step: a part of the program that was recorded, and started as a whole.
+inline constexpr int32_t kRecordedOps = -2;
 
 // What a Progress held at one moment. Plain bytes: it travels as they are.
 struct Position {
   int64_t step = 0;      // being trained, from 1; 0 before the first
   uint64_t moves = 0;    // grows with whatever happens
   int32_t program = -1;  // index in the plan's programs; -1: none ran yet
-  int32_t op = -1;       // index in Program::steps
+  int32_t op = -1;       // index in Program::steps, or kRecordedOps
   int32_t waits_for = kWaitsForNothing;
   Phase phase = Phase::planning;
 };

@@ -37,7 +37,7 @@ int64_t sum(const std::array<int64_t, kNumMemoryCategories>& bytes) {
 }
 
 // One unit for the whole table, so that columns can be compared by eye.
-struct Unit {
+struct TableUnit {
   const char* name;
   double bytes;
   int digits;
@@ -48,7 +48,7 @@ struct Unit {
   }
 };
 
-Unit unit_for(int64_t largest) {
+TableUnit unit_for(int64_t largest) {
   constexpr int64_t kMiB = 1 << 20, kGiB = 1 << 30;
   if (largest >= 16 * kGiB) return {"GiB", kGiB, 2};
   if (largest >= kMiB) return {"MiB", kMiB, 2};
@@ -93,8 +93,23 @@ class Table {
   }
 
   void add_process() {
+    if (report_.is_on_device) {
+      for (const HostMemory& one : report_.held) {
+        row(one.name, "", "", unit_.format(one.bytes), "of the device, not counted");
+      }
+      add_limit();
+      return add_host("host memory", report_.host_bytes());
+    }
+    add_host("process", report_.process_bytes());
+    add_limit();
+  }
+
+  void add_host(const char* sum, int64_t bytes) {
     for (const HostMemory& host : report_.host) row(host.name, "", "", unit_.format(host.bytes));
-    if (!report_.host.empty()) row("process", "", "", unit_.format(report_.process_bytes()));
+    if (!report_.host.empty()) row(sum, "", "", unit_.format(bytes));
+  }
+
+  void add_limit() {
     if (!report_.limit) return;
     const MemoryLimit& limit = *report_.limit;
     const int64_t free = limit.bytes - report_.process_bytes();
@@ -129,7 +144,7 @@ class Table {
   }
 
   const MemoryReport& report_;
-  Unit unit_;
+  TableUnit unit_;
   std::string text_;
 };
 
@@ -184,17 +199,25 @@ double MemoryReport::ProgramUse::ratio() const {
   return static_cast<double>(plan_bytes) / static_cast<double>(max_live_bytes);
 }
 
-int64_t MemoryReport::process_bytes() const {
-  int64_t bytes = arena_bytes;
+int64_t MemoryReport::host_bytes() const {
+  int64_t bytes = 0;
   for (const HostMemory& one : host) bytes += one.bytes;
   return bytes;
+}
+
+int64_t MemoryReport::process_bytes() const {
+  return arena_bytes + (is_on_device ? 0 : host_bytes());
 }
 
 MemoryReport memory_report(const PersistentLayout& layout, std::span<const Program> programs,
                            const ReportOptions& options) {
   check(!programs.empty(), "a report needs a program");
-  MemoryReport report{
-      .host = options.host, .limit = options.limit, .zero = options.zero, .dp = options.dp};
+  MemoryReport report{.host = options.host,
+                      .is_on_device = options.is_on_device,
+                      .held = options.held,
+                      .limit = options.limit,
+                      .zero = options.zero,
+                      .dp = options.dp};
   for (size_t i = 0; i < layout.entries.size(); ++i) {
     const bool is_last = i + 1 == layout.entries.size();
     const int64_t end = is_last ? layout.bytes : layout.entries[i + 1].offset;

@@ -85,10 +85,11 @@ class Verifier {
   void check_shapes(const Node& node, const std::string& where) const {
     if (collective_axis(node.op)) return;  // their shapes depend on the mesh
     TensorSpecs inputs = specs_of(graph_, node.inputs);
-    // Its table only says how the gradient lies: parallelize does not gather it.
-    const bool has_table = std::holds_alternative<EmbeddingGrad>(node.op) &&
-                           graph_.value(node.inputs[0]).kind == ValueKind::parameter;
-    if (has_table) inputs[0].shape = graph_.value(node.outputs[0]).shape;
+    for (size_t i = 0; i < inputs.size(); ++i) {  // parallelize gathers no weight that is not read
+      const bool is_left =
+          !is_read(node.op, i) && graph_.value(node.inputs[i]).kind == ValueKind::parameter;
+      if (is_left) inputs[i].shape = graph_.value(node.outputs[0]).shape;
+    }
     const TensorSpecs inferred = infer(node.op, inputs);
     expect(inferred == specs_of(graph_, node.outputs),
            absl::StrFormat("%s has outputs of other shapes than its rule gives", where));

@@ -1,101 +1,41 @@
 // Collectives on dense tensors: packing where a dim other than the first is split, then one call
-// of the communicator.
-//
-// Dim 0 may not divide by the axis: then every rank's block is ceil(rows / size) rows, and storage
-// that the blocks cover is padded to size blocks (Value::padding_elements; a shard's own storage
-// is a whole block), so blocks travel whole and what is beyond a view is never read.
+// of the communicator. See runtime/packing.h.
 #include <cstring>
 
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/scratch.h"
 #include "runtime/error.h"
+#include "runtime/packing.h"
 
 namespace caravan::cpu {
 namespace {
 
-// A dense tensor seen along one dim: (outer, length, inner) with inner in bytes.
-struct Along {
-  int64_t outer = 1;
-  int64_t length = 1;
-  int64_t inner_bytes = 1;
-};
-
-Along along(const TensorView& tensor, int dim) {
-  Along view{.inner_bytes = size_bytes(tensor.dtype)};
-  for (int i = 0; i < static_cast<int>(tensor.shape.size()); ++i) {
-    (i < dim ? view.outer : i > dim ? view.inner_bytes : view.length) *= tensor.dim(i);
-  }
-  return view;
-}
-
-int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// The part of rank `rank` along the dim, of `size` parts.
-struct Part {
-  int64_t begin;
-  int64_t end;
-};
-
-Part part_of(int64_t length, int size, int rank) {
-  const int64_t step = divide_up(length, size);
-  return {std::min(length, step * rank), std::min(length, step * (rank + 1))};
-}
-
-// Copies a part of the tensor to dense memory (outer, part, inner).
+// Copies a part of the tensor to dense memory.
 void pack_part(const Along& view, Part part, const std::byte* tensor, std::byte* dense) {
-  const int64_t run_bytes = (part.end - part.begin) * view.inner_bytes;
-  for (int64_t i = 0; i < view.outer; ++i) {
-    std::memcpy(dense + i * run_bytes, tensor + (i * view.length + part.begin) * view.inner_bytes,
-                static_cast<size_t>(run_bytes));
+  const Strip strip = strip_of(view, part);
+  for (int64_t i = 0; i < strip.count; ++i) {
+    std::memcpy(dense + i * strip.run_bytes, tensor + strip.first_byte + i * strip.stride_bytes,
+                static_cast<size_t>(strip.run_bytes));
   }
 }
 
 void unpack_part(const Along& view, Part part, const std::byte* dense, std::byte* tensor) {
-  const int64_t run_bytes = (part.end - part.begin) * view.inner_bytes;
-  for (int64_t i = 0; i < view.outer; ++i) {
-    std::memcpy(tensor + (i * view.length + part.begin) * view.inner_bytes, dense + i * run_bytes,
-                static_cast<size_t>(run_bytes));
+  const Strip strip = strip_of(view, part);
+  for (int64_t i = 0; i < strip.count; ++i) {
+    std::memcpy(tensor + strip.first_byte + i * strip.stride_bytes, dense + i * strip.run_bytes,
+                static_cast<size_t>(strip.run_bytes));
   }
-}
-
-int64_t bytes_of(const TensorSpec& spec) {
-  return num_elements(spec.shape) * size_bytes(spec.dtype);
-}
-int64_t bytes_of(const TensorView& view) { return view.size() * size_bytes(view.dtype); }
-
-Communicator& communicator_of(const KernelArgs& args) {
-  check(args.communicator != nullptr, "[collective] there is no communicator for the axis");
-  return *args.communicator;
-}
-
-// Only dim 0 may be split unevenly: along the others the packed blocks would not be dense.
-void check_divides(int64_t length, int size) {
-  check(length % size == 0, "[collective] a dim of %d does not divide by %d ranks", length, size);
 }
 
 }  // namespace
 
 // --- all_reduce ----------------------------------------------------------------------------------
 
-// Values that follow one another, but for the gap of alignment, travel as one: the gap's bytes are
-// nobody's, and what they hold is summed unseen.
 void run(const AllReduce&, const KernelArgs& args, const CpuThreads&) {
-  constexpr int64_t kLargestGap = 64;
   Communicator& communicator = communicator_of(args);
-  const std::span<const TensorView> values = args.outputs;  // the inputs, in place
-  for (size_t first = 0; first < values.size();) {
-    std::byte* const begin = values[first].as<std::byte>();
-    const std::byte* end = begin + bytes_of(values[first]);
-    size_t next = first + 1;
-    for (; next < values.size() && values[next].dtype == values[first].dtype; ++next) {
-      const int64_t gap = values[next].as<std::byte>() - end;
-      if (gap < 0 || gap >= kLargestGap) break;
-      end = values[next].as<std::byte>() + bytes_of(values[next]);
-    }
-    const DType dtype = values[first].dtype;
-    communicator.all_reduce(begin, (end - begin) / size_bytes(dtype), dtype);
-    first = next;
-  }
+  for_neighbours(args.outputs, [&](std::byte* begin, int64_t count, DType dtype) {
+    communicator.all_reduce(begin, count, dtype);  // the inputs, in place
+  });
 }
 
 // --- all_gather ----------------------------------------------------------------------------------
@@ -108,7 +48,7 @@ void run(const AllGather& op, const KernelArgs& args, const CpuThreads&) {
   Communicator& communicator = communicator_of(args);
   const TensorView& whole = args.outputs[0];
   const Along view = along(whole, op.dim);
-  const int64_t block = divide_up(view.length, communicator.size());
+  const int64_t block = parts_of(view.length, communicator.size());
   const int64_t block_bytes = view.outer * block * view.inner_bytes;
   if (op.dim == 0) {
     communicator.all_gather(args.inputs[0].data, whole.data, block_bytes);
@@ -137,7 +77,7 @@ void reduce_scatter_one(const ReduceScatter& op, const TensorView& whole, const 
                         const KernelArgs& args) {
   Communicator& communicator = communicator_of(args);
   const Along view = along(whole, op.dim);
-  const int64_t block = divide_up(view.length, communicator.size());
+  const int64_t block = parts_of(view.length, communicator.size());
   const int64_t block_bytes = view.outer * block * view.inner_bytes;
   const std::byte* blocks = whole.as<std::byte>();
   if (op.dim != 0) {
@@ -168,22 +108,6 @@ int64_t workspace_bytes(const AllToAll&, const WorkspaceQuery& query) {
   const int64_t blocks = std::max(bytes_of(query.inputs[0]), bytes_of(query.outputs[0]));
   return 2 * scratch_bytes<std::byte>(blocks);
 }
-
-namespace {
-
-// Bytes that a rank sends to each other one: its part along `from_dim`, cut along `to_dim`.
-int64_t exchanged_bytes(const AllToAll& op, const TensorView& input, const TensorView& output,
-                        int size) {
-  int64_t bytes = size_bytes(input.dtype);
-  for (int i = 0; i < static_cast<int>(input.shape.size()); ++i) {
-    const bool split = i == op.from_dim || i == op.to_dim;
-    const int64_t whole = i == op.from_dim ? output.dim(i) : input.dim(i);
-    bytes *= split ? divide_up(whole, size) : whole;
-  }
-  return bytes;
-}
-
-}  // namespace
 
 void run(const AllToAll& op, const KernelArgs& args, const CpuThreads&) {
   Communicator& communicator = communicator_of(args);
@@ -216,24 +140,19 @@ void run(const AllReduceMax&, const KernelArgs& args, const CpuThreads&) {
 
 namespace {
 
-// Bytes of each rank's rows; counts (ranks * E): how many there are for each expert of each rank.
-std::span<const int64_t> row_bytes(const int32_t* counts, int64_t num_counts, int num_ranks,
-                                   int64_t bytes_per_row, Scratch& scratch) {
-  int64_t* bytes = scratch.take<int64_t>(num_ranks);
-  const int64_t experts = num_counts / num_ranks;
-  for (int64_t rank = 0; rank < num_ranks; ++rank) {
-    bytes[rank] = 0;
-    for (int64_t e = 0; e < experts; ++e) bytes[rank] += counts[rank * experts + e] * bytes_per_row;
-  }
-  return {bytes, static_cast<size_t>(num_ranks)};
+// Of each rank.
+std::span<const int64_t> row_bytes(const TensorView& rows, const TensorView& counts, int num_ranks,
+                                   Scratch& scratch) {
+  const std::span bytes(scratch.take<int64_t>(num_ranks), static_cast<size_t>(num_ranks));
+  sum_row_bytes({counts.as<int32_t>(), static_cast<size_t>(counts.size())}, bytes_per_row(rows),
+                bytes);
+  return bytes;
 }
 
 // Each rank has an expert at least.
 int64_t exchange_scratch_bytes(const TensorSpec& counts) {
   return 2 * scratch_bytes<int64_t>(num_elements(counts.shape));
 }
-
-int64_t bytes_per_row(const TensorView& rows) { return rows.dim(1) * size_bytes(rows.dtype); }
 
 }  // namespace
 
@@ -244,16 +163,13 @@ int64_t workspace_bytes(const ExchangeRows&, const WorkspaceQuery& query) {
 void run(const ExchangeRows&, const KernelArgs& args, const CpuThreads&) {
   Communicator& communicator = communicator_of(args);
   const TensorView& rows = args.inputs[0];
-  const TensorView& counts = args.inputs[1];
-  const auto* sent = counts.as<int32_t>();
-  auto* received = args.outputs[1].as<int32_t>();
+  const TensorView& sent = args.inputs[1];
+  const TensorView& received = args.outputs[1];
   const int size = communicator.size();
-  communicator.all_to_all(sent, received, bytes_of(counts) / size);
+  communicator.all_to_all(sent.as<int32_t>(), received.as<int32_t>(), bytes_of(sent) / size);
   Scratch scratch(args);
-  const auto bytes = [&](const int32_t* by_expert) {
-    return row_bytes(by_expert, counts.size(), size, bytes_per_row(rows), scratch);
-  };
-  const auto send_bytes = bytes(sent), recv_bytes = bytes(received);
+  const auto send_bytes = row_bytes(rows, sent, size, scratch);
+  const auto recv_bytes = row_bytes(rows, received, size, scratch);
   communicator.all_to_all_v(rows.data, send_bytes, args.outputs[0].data, recv_bytes);
 }
 
@@ -264,12 +180,10 @@ int64_t workspace_bytes(const ReturnRows&, const WorkspaceQuery& query) {
 void run(const ReturnRows&, const KernelArgs& args, const CpuThreads&) {
   Communicator& communicator = communicator_of(args);
   const TensorView& rows = args.inputs[0];
+  const int size = communicator.size();
   Scratch scratch(args);
-  const auto bytes = [&](const TensorView& counts) {
-    return row_bytes(counts.as<int32_t>(), counts.size(), communicator.size(), bytes_per_row(rows),
-                     scratch);
-  };
-  const auto back = bytes(args.inputs[1]), held = bytes(args.inputs[2]);
+  const auto back = row_bytes(rows, args.inputs[1], size, scratch);
+  const auto held = row_bytes(rows, args.inputs[2], size, scratch);
   communicator.all_to_all_v(rows.data, held, args.outputs[0].data, back);
 }
 

@@ -151,10 +151,6 @@ void run(const RouteGrad& op, const KernelArgs& args, const CpuThreads& threads)
 
 namespace {
 
-int64_t num_rows(const Slots& slots, int64_t num_tokens) {
-  return num_tokens / slots.sequence_len * slots.per_sequence;
-}
-
 // Passes after the first: a pass has equal parts of its rows for the experts of each rank.
 int64_t further_passes(std::span<const int32_t> ends, int64_t groups, int64_t rows) {
   const int64_t experts = std::ssize(ends) / groups, quota = rows / groups;

@@ -214,7 +214,7 @@ void run(const ChunkStart& op, const KernelArgs& args) {
 namespace {
 
 // One query head of one token: the keys it sees, its softmax over them.
-struct Row {
+struct ScoreRow {
   int64_t token;      // in the batch
   int64_t first_key;  // in the batch; the last is the token itself
   int64_t query_at;   // column of q, out
@@ -229,9 +229,9 @@ struct HeadColumns {
   int64_t key;
 };
 
-Row softmax_row(int64_t head_dim, int64_t first_key, int64_t token, const HeadColumns& at,
-                const Matrix& q, const Matrix& k) {
-  Row row{token, first_key, at.query, at.key, 0, {}};
+ScoreRow softmax_row(int64_t head_dim, int64_t first_key, int64_t token, const HeadColumns& at,
+                     const Matrix& q, const Matrix& k) {
+  ScoreRow row{token, first_key, at.query, at.key, 0, {}};
   for (int64_t key = first_key; key <= token; ++key) {
     double dot = 0;
     for (int64_t i = 0; i < head_dim; ++i) {
@@ -269,7 +269,7 @@ void run(const Attention& op, const KernelArgs& args) {
   const Matrix v = matrix(args.inputs[2]);
   const Matrix out = matrix(args.outputs[0]);
   const Matrix lse = matrix(args.outputs[1]);
-  for_each_row(op, args, [&](int64_t head, const Row& row) {
+  for_each_row(op, args, [&](int64_t head, const ScoreRow& row) {
     lse(row.token, head) = rounded(row.log_sum_exp);
     for (int64_t i = 0; i < op.head_dim; ++i) {
       double sum = 0;
@@ -291,7 +291,7 @@ void run(const AttentionGrad& op, const KernelArgs& args) {
   std::vector<double> dk_sum(static_cast<size_t>(k.rows * k.columns));
   std::vector<double> dv_sum(dk_sum.size());
   const double scale = 1.0 / std::sqrt(static_cast<double>(op.head_dim));
-  for_each_row(op, args, [&](int64_t, const Row& row) {
+  for_each_row(op, args, [&](int64_t, const ScoreRow& row) {
     std::vector<double> dweights;
     double mean = 0;  // of dweights under the softmax
     for (int64_t key = row.first_key; key <= row.token; ++key) {

@@ -2,6 +2,7 @@
 //
 // Tests compare the kernels of every backend with these. They are slow, use no workspace and no
 // threads, and hold T x T and T x V. Collectives are specified by communicator.h.
+// Floats are f32 in all of them (Cast alone looks at the type); run_any takes bf16 as well.
 #pragma once
 
 #include "runtime/backend.h"
@@ -47,5 +48,12 @@ void run(const Combine& op, const KernelArgs& args);
 void run(const GroupedMatMul& op, const KernelArgs& args);
 void run(const GroupedMatMulGrad& op, const KernelArgs& args);
 void run(const UpdateRouterBias& op, const KernelArgs& args);
+
+// Any op that has a specification, with inputs and outputs of any type: bf16 inputs are widened,
+// the op computes in f32, and what it gives is rounded to bf16 where an output has that type. The
+// judge of kernels that compute in bf16. An internal error for collectives, Experts and
+// ExpertsGrad.
+void run_any(const Op& op, const KernelArgs& args);
+bool is_specified(const Op& op);
 
 }  // namespace caravan::reference

@@ -1,5 +1,4 @@
-// The ops of mixtures of experts as their formulas say; see reference.h. Of passes only the first,
-// of ranks only one: everything else is in the tests of expand_experts.
+// The ops of mixtures of experts as their formulas say; see reference.h.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -10,13 +9,39 @@
 namespace caravan::reference {
 namespace {
 
-// The expert of each row of a first pass, in order.
-std::vector<int64_t> experts_of_rows(const TensorView& ends) {
+// The expert of each pick that is kept, in order.
+std::vector<int64_t> experts_in_order(const TensorView& ends) {
   std::vector<int64_t> experts;
   for (int64_t e = 0; e < ends.size(); ++e) {
     while (std::ssize(experts) < ends.as<int32_t>()[e]) experts.push_back(e);
   }
   return experts;
+}
+
+int64_t num_ranks(const KernelArgs& args) {
+  return args.communicator == nullptr ? 1 : args.communicator->size();
+}
+
+struct Row {
+  int32_t pick;  // t * k + j
+  int64_t expert;
+};
+
+// What a pass takes: of the picks for each rank's experts as many as fit into its equal part of
+// the rows, and those that earlier passes took not again. Input number `order` and the two behind
+// it say what there is and which pass it is.
+std::vector<Row> rows_of_pass(const KernelArgs& args, size_t order, int64_t num_rows) {
+  const std::vector<int64_t> experts = experts_in_order(args.inputs[order + 1]);
+  const int64_t ranks = num_ranks(args), num_experts = args.inputs[order + 1].size();
+  const auto pass = static_cast<int64_t>(scalar(args.inputs[order + 2]));
+  std::vector<int64_t> seen(static_cast<size_t>(ranks), 0);
+  std::vector<Row> rows;
+  for (size_t i = 0; i < experts.size(); ++i) {
+    const int64_t rank = experts[i] * ranks / num_experts;
+    const int64_t taken_in = seen[static_cast<size_t>(rank)]++ / (num_rows / ranks);
+    if (taken_in == pass) rows.push_back({args.inputs[order].as<int32_t>()[i], experts[i]});
+  }
+  return rows;
 }
 
 std::vector<int64_t> experts_of_counts(const TensorView& counts, int64_t num_experts) {
@@ -117,33 +142,37 @@ void run(const RouteGrad& op, const KernelArgs& args) {
 
 void run(const Assign& op, const KernelArgs& args) {
   const TensorView& experts = args.inputs[0];
-  const int64_t rows = experts.dim(0) / op.slots.sequence_len * op.slots.per_sequence;
+  const int64_t rows = num_rows(op.slots, experts.dim(0));
   const int64_t room = op.slots.drops ? rows / op.num_experts : experts.size();
   int32_t* order = args.outputs[0].as<int32_t>();
   int32_t kept = 0;
+  std::vector<int64_t> of_rank(static_cast<size_t>(num_ranks(args)), 0);
   for (int32_t e = 0; e < op.num_experts; ++e) {
     int64_t taken = 0;
     for (int32_t a = 0; a < experts.size(); ++a) {
-      if (experts.as<int32_t>()[a] == e && taken++ < room) order[kept++] = a;
+      if (experts.as<int32_t>()[a] != e || taken++ >= room) continue;
+      order[kept++] = a;
+      ++of_rank[static_cast<size_t>(e * num_ranks(args) / op.num_experts)];
     }
     args.outputs[1].as<int32_t>()[e] = kept;
   }
-  *args.outputs[2].as<float>() = std::ceil(static_cast<float>(kept) / static_cast<float>(rows)) - 1;
+  const int64_t quota = rows / num_ranks(args), most = std::ranges::max(of_rank);
+  scalar(args.outputs[2]) = std::max(0.0f, std::ceil(float(most) / float(quota)) - 1);
   *args.outputs[3].as<float>() = static_cast<float>(experts.size() - kept);
 }
 
 void run(const Dispatch& op, const KernelArgs& args) {
   const int64_t width = args.inputs[0].dim(1), k = args.inputs[1].dim(1);
-  const std::vector<int64_t> experts = experts_of_rows(args.inputs[3]);
   std::fill_n(args.outputs[1].as<int32_t>(), args.outputs[1].size(), 0);
-  for (int64_t row = 0; row < std::ssize(experts); ++row) {
-    const int32_t pick = args.inputs[2].as<int32_t>()[row];
+  int64_t row = 0;
+  for (const auto& [pick, expert] : rows_of_pass(args, 2, args.outputs[0].dim(0))) {
     const double scale = op.weighted ? args.inputs[1].as<float>()[pick] : 1.0f;
     for (int64_t i = 0; i < width; ++i) {
       args.outputs[0].as<float>()[row * width + i] =
           rounded(scale * args.inputs[0].as<float>()[pick / k * width + i]);
     }
-    ++args.outputs[1].as<int32_t>()[experts[static_cast<size_t>(row)]];
+    ++args.outputs[1].as<int32_t>()[expert];
+    ++row;
   }
 }
 
@@ -155,8 +184,8 @@ void run(const DispatchGrad& op, const KernelArgs& args) {
     std::fill_n(dx, args.outputs[0].size(), 0.0f);
     std::fill_n(dscores, args.outputs[1].size(), 0.0f);
   }
-  for (int64_t row = 0; row < std::ssize(experts_of_rows(args.inputs[3])); ++row) {
-    const int32_t pick = args.inputs[2].as<int32_t>()[row];
+  int64_t row = 0;
+  for (const auto& [pick, expert] : rows_of_pass(args, 2, args.inputs[5].dim(0))) {
     double dot = 0;
     for (int64_t i = 0; i < width; ++i) {
       const double drow = args.inputs[5].as<float>()[row * width + i];
@@ -165,6 +194,7 @@ void run(const DispatchGrad& op, const KernelArgs& args) {
       dot += args.inputs[0].as<float>()[at] * drow;
     }
     dscores[pick] = rounded(dscores[pick] + dot);
+    ++row;
   }
 }
 
@@ -174,11 +204,12 @@ void run(const Combine& op, const KernelArgs& args) {
   for (int64_t i = 0; i < args.outputs[0].size(); ++i) {
     out[i] = op.addend == Addend::none ? 0.0f : args.inputs.back().as<float>()[i];
   }
-  for (int64_t row = 0; row < std::ssize(experts_of_rows(args.inputs[2])); ++row) {
-    const int64_t t = args.inputs[1].as<int32_t>()[row] / op.top_k;
+  int64_t row = 0;
+  for (const auto& [pick, expert] : rows_of_pass(args, 1, args.inputs[0].dim(0))) {
     for (int64_t i = 0; i < width; ++i) {
-      out[t * width + i] += args.inputs[0].as<float>()[row * width + i];
+      out[pick / op.top_k * width + i] += args.inputs[0].as<float>()[row * width + i];
     }
+    ++row;
   }
 }
 

@@ -45,6 +45,17 @@ class DeviceBytes final : public DeviceMemory {
   void* data_ = nullptr;
 };
 
+class PinnedBytes final : public DeviceMemory {
+ public:
+  explicit PinnedBytes(int64_t bytes) : bytes_(bytes), memory_(std::max<int64_t>(bytes, 1)) {}
+  std::byte* data() const override { return memory_.data(); }
+  int64_t bytes() const override { return bytes_; }
+
+ private:
+  int64_t bytes_;
+  cuda::PinnedMemory memory_;
+};
+
 class GraphRecording final : public Recording {
  public:
   GraphRecording(cudaGraph_t graph, cudaStream_t stream) : stream_(stream) {
@@ -69,10 +80,10 @@ class CudaBackend final : public Backend {
   std::string description() const override { return description_; }
   std::unique_ptr<DeviceMemory> reserve(int64_t bytes) override;
   void copy_in(void* device, const void* host, int64_t bytes) override {
-    staging_.copy_in(device, host, bytes, compute_.get());
+    host_.staging.copy_in(device, host, bytes, compute_.get());
   }
   void copy_out(void* host, const void* device, int64_t bytes) override {
-    staging_.copy_out(host, device, bytes, compute_.get());
+    host_.staging.copy_out(host, device, bytes, compute_.get());
   }
   void copy_out_settled(void* host, const void* device, int64_t bytes) override {
     const std::lock_guard lock(settled_mutex_);
@@ -91,10 +102,26 @@ class CudaBackend final : public Backend {
   void wait_for_communication(int64_t count) override;
   int64_t communication_count() const override { return num_communications_; }
   void synchronize() override;
+  bool is_host_memory() const override { return false; }
+  std::unique_ptr<DeviceMemory> reserve_host(int64_t bytes) override {
+    return std::make_unique<PinnedBytes>(bytes);
+  }
+  void copy_for_communication(void* to, const void* from, int64_t bytes) override {
+    if (bytes == 0) return;
+    cuda::check_cuda(
+        cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, communication()),
+        "copy for communication");
+  }
+  void synchronize_communication() override {
+    waiter_.wait(options_.overlap ? communication_ : compute_, "communication");
+  }
+  void set_health_check(std::function<void()> check) override {
+    waiter_.set_check(std::move(check));
+  }
   bool records() const override { return options_.graphs; }
   std::unique_ptr<Recording> record(const std::function<void()>& issue) override;
   void* stream_handle(Stream stream) override {
-    return stream == Stream::compute ? compute_.get() : communication_.get();
+    return stream == Stream::compute ? compute_.get() : communication();
   }
 
  private:
@@ -102,8 +129,10 @@ class CudaBackend final : public Backend {
   static constexpr int64_t kEvents = 64;
 
   void check_cuda_device() const { cuda::check_cuda(cudaSetDevice(options_.device), "the device"); }
+  cudaStream_t communication() const {
+    return options_.overlap ? communication_.get() : compute_.get();
+  }
   cuda::Queue queue(cudaStream_t stream);
-  void join_communication();
 
   CudaOptions options_;
   std::string description_;
@@ -114,10 +143,12 @@ class CudaBackend final : public Backend {
   cuda::Event compute_reached_;
   std::array<cuda::Event, kEvents> communication_done_;
   int64_t num_communications_ = 0;
-  int64_t num_joined_ = 0;  // the compute stream waits for so many of them already
-  cuda::Staging staging_;
+  int64_t num_joined_ = 0;       // the compute stream waits for so many of them already
+  cuda::Waiter waiter_;          // for what may depend on other ranks
+  cuda::Waiter settled_waiter_;  // for what cannot; on any thread
+  cuda::Host host_{cuda::Staging(waiter_)};
   std::mutex settled_mutex_;
-  cuda::Staging settled_staging_;
+  cuda::Staging settled_staging_{settled_waiter_};
   cuda::CublasLt cublas_lt_;
   std::unique_ptr<cuda::CudnnAttention> cudnn_attention_;
 };
@@ -149,7 +180,8 @@ cuda::Queue CudaBackend::queue(cudaStream_t stream) {
           .num_multiprocessors = num_multiprocessors_,
           .deterministic = options_.deterministic,
           .cublas_lt = &cublas_lt_,
-          .cudnn_attention = cudnn_attention_.get()};
+          .cudnn_attention = cudnn_attention_.get(),
+          .host = &host_};
 }
 
 void CudaBackend::run(const Op& op, const KernelArgs& args, Stream stream) {
@@ -161,10 +193,9 @@ void CudaBackend::run(const Op& op, const KernelArgs& args, Stream stream) {
     return;
   }
   compute_reached_.record(compute_.get());
-  compute_reached_.hold(communication_.get());
-  put(communication_.get());
-  communication_done_[static_cast<size_t>(num_communications_++ % kEvents)].record(
-      communication_.get());
+  compute_reached_.hold(communication());
+  put(communication());
+  communication_done_[static_cast<size_t>(num_communications_++ % kEvents)].record(communication());
 }
 
 void CudaBackend::wait_for_communication(int64_t count) {
@@ -174,8 +205,8 @@ void CudaBackend::wait_for_communication(int64_t count) {
 }
 
 void CudaBackend::synchronize() {
-  communication_.synchronize("communication");
-  compute_.synchronize("compute");
+  waiter_.wait(communication_, "communication");
+  waiter_.wait(compute_, "compute");
   num_joined_ = num_communications_;
 }
 
@@ -203,21 +234,27 @@ std::string version_text(int version) {
   return absl::StrFormat("%d.%d", version / 1000, version % 1000 / 10);
 }
 
-CudaDevice examine_device(int index) {
+std::string id_text(const cudaUUID_t& id) {
+  std::string text;
+  for (const char byte : id.bytes) {
+    absl::StrAppendFormat(&text, "%02x", static_cast<unsigned>(static_cast<unsigned char>(byte)));
+  }
+  return text;
+}
+
+CudaDevice examine_device(int index, bool with_memory) {
   cudaDeviceProp properties{};
   cuda::check_cuda(cudaGetDeviceProperties(&properties, index), "the device");
-  cuda::check_cuda(cudaSetDevice(index), "the device");
-  size_t free = 0, total = 0;
-  cuda::check_cuda(cudaMemGetInfo(&free, &total), "free memory");
   return {.name = properties.name,
+          .id = id_text(properties.uuid),
           .major = properties.major,
           .minor = properties.minor,
           .num_multiprocessors = properties.multiProcessorCount,
-          .total_bytes = static_cast<int64_t>(total),
-          .free_bytes = static_cast<int64_t>(free)};
+          .total_bytes = static_cast<int64_t>(properties.totalGlobalMem),
+          .free_bytes = with_memory ? cuda_memory(index).free_bytes : -1};
 }
 
-void examine_devices(CudaStatus& status) {
+void examine_devices(CudaStatus& status, bool with_memory) {
   int driver = 0, count = 0;
   cudaDriverGetVersion(&driver);  // 0: there is none
   if (driver > 0) status.driver = version_text(driver);
@@ -235,23 +272,30 @@ void examine_devices(CudaStatus& status) {
         cudaGetErrorString(found));
   }
   for (int i = 0; status.problem.empty() && i < count; ++i) {
-    status.devices.push_back(examine_device(i));
+    status.devices.push_back(examine_device(i, with_memory));
   }
 }
 
 }  // namespace
 
-CudaStatus examine_cuda() {
+CudaStatus examine_cuda(bool with_memory) {
   CudaStatus status;
   status.is_built_in = true;
   status.runtime = version_text(CUDART_VERSION);
   status.cudnn = cuda::cudnn_version();
   try {
-    examine_devices(status);
+    examine_devices(status, with_memory);
   } catch (const Error& error) {
     status.problem = error.what();
   }
   return status;
+}
+
+CudaMemory cuda_memory(int device) {
+  cuda::check_cuda(cudaSetDevice(device), "the device");
+  size_t free = 0, total = 0;
+  cuda::check_cuda(cudaMemGetInfo(&free, &total), "free memory");
+  return {static_cast<int64_t>(total), static_cast<int64_t>(free)};
 }
 
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 #include "runtime/cuda/check.h"
 
@@ -18,6 +19,7 @@ class Stream {
   Stream& operator=(const Stream&) = delete;
   cudaStream_t get() const { return stream_; }
   void synchronize(const char* what) const { check_cuda(cudaStreamSynchronize(stream_), what); }
+  cudaError_t query() const { return cudaStreamQuery(stream_); }
 
  private:
   cudaStream_t stream_ = nullptr;
@@ -32,6 +34,7 @@ class Event {
   Event& operator=(const Event&) = delete;
   void record(cudaStream_t stream) { check_cuda(cudaEventRecord(event_, stream), "event"); }
   void synchronize() const { check_cuda(cudaEventSynchronize(event_), "wait for an event"); }
+  cudaError_t query() const { return cudaEventQuery(event_); }
   // What is put on `stream` later begins after this event.
   void hold(cudaStream_t stream) const {
     check_cuda(cudaStreamWaitEvent(stream, event_, 0), "wait between streams");
@@ -39,6 +42,26 @@ class Event {
 
  private:
   cudaEvent_t event_ = nullptr;
+};
+
+// How the host waits for streams. A collective whose peer is lost never ends: with a check, waits
+// poll, and call it now and then; what it throws ends the wait.
+class Waiter {
+ public:
+  void set_check(std::function<void()> check) { check_ = std::move(check); }
+  void wait(const Stream& stream, const char* what) const {
+    if (!check_) return stream.synchronize(what);
+    poll([&] { return stream.query(); }, what);
+  }
+  void wait(const Event& event) const {
+    if (!check_) return event.synchronize();
+    poll([&] { return event.query(); }, "wait for an event");
+  }
+
+ private:
+  void poll(const std::function<cudaError_t()>& query, const char* what) const;
+
+  std::function<void()> check_;
 };
 
 // Memory of the host that a device copies to and from at full speed.

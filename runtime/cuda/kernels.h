@@ -16,6 +16,7 @@ namespace caravan::cuda {
 
 class CublasLt;        // runtime/cuda/cublas_lt.h
 class CudnnAttention;  // runtime/cuda/cudnn_attention.h
+struct Host;           // runtime/cuda/staging.h
 
 // Where kernels go, and what they may use.
 struct Queue {
@@ -24,31 +25,35 @@ struct Queue {
   bool deterministic = false;
   CublasLt* cublas_lt = nullptr;
   CudnnAttention* cudnn_attention = nullptr;  // null: not in this build
+  Host* host = nullptr;  // for collectives that need numbers on the host
 };
 
 // --- embedding.cu ---
-// void run(const Embedding& op, const KernelArgs& args, const Queue& queue);
-// void run(const EmbeddingGrad& op, const KernelArgs& args, const Queue& queue);
-// --- matmul.cpp, matmul.cu ---
+void run(const Embedding& op, const KernelArgs& args, const Queue& queue);
+void run(const EmbeddingGrad& op, const KernelArgs& args, const Queue& queue);
+// --- matmul.cpp ---
 void run(const MatMul& op, const KernelArgs& args, const Queue& queue);
-// void run(const AddBias& op, const KernelArgs& args, const Queue& queue);
-// void run(const SumRows& op, const KernelArgs& args, const Queue& queue);
+// --- bias.cu ---
+void run(const AddBias& op, const KernelArgs& args, const Queue& queue);
+void run(const SumRows& op, const KernelArgs& args, const Queue& queue);
 // --- norm.cu ---
-// void run(const RmsNorm& op, const KernelArgs& args, const Queue& queue);
-// void run(const RmsNormGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const HeadNorm& op, const KernelArgs& args, const Queue& queue);
-// void run(const HeadNormGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const RmsNorm& op, const KernelArgs& args, const Queue& queue);
+void run(const RmsNormGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const HeadNorm& op, const KernelArgs& args, const Queue& queue);
+void run(const HeadNormGrad& op, const KernelArgs& args, const Queue& queue);
 // --- rope.cu ---
-// void run(const Rope& op, const KernelArgs& args, const Queue& queue);
-// void run(const TemperatureScale& op, const KernelArgs& args, const Queue& queue);
-// void run(const ChunkStart& op, const KernelArgs& args, const Queue& queue);
+void run(const Rope& op, const KernelArgs& args, const Queue& queue);
+void run(const TemperatureScale& op, const KernelArgs& args, const Queue& queue);
+void run(const ChunkStart& op, const KernelArgs& args, const Queue& queue);
 // --- attention.cu, attention_grad.cu ---
-// void run(const Attention& op, const KernelArgs& args, const Queue& queue);
-// void run(const AttentionGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Attention& op, const KernelArgs& args, const Queue& queue);
+void run(const AttentionGrad& op, const KernelArgs& args, const Queue& queue);
 // --- activation.cu ---
-// void run(const SwiGlu& op, const KernelArgs& args, const Queue& queue);
-// void run(const SwiGluGrad& op, const KernelArgs& args, const Queue& queue);
-// void run(const Add& op, const KernelArgs& args, const Queue& queue);
+void run(const SwiGlu& op, const KernelArgs& args, const Queue& queue);
+void run(const SwiGluGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const Add& op, const KernelArgs& args, const Queue& queue);
+// --- cast.cu ---
+void run(const Cast& op, const KernelArgs& args, const Queue& queue);
 // --- loss.cu ---
 void run(const LinearCrossEntropy& op, const KernelArgs& args, const Queue& queue);
 void run(const LinearCrossEntropyGrad& op, const KernelArgs& args, const Queue& queue);
@@ -70,30 +75,37 @@ void run(const GroupedMatMulGrad& op, const KernelArgs& args, const Queue& queue
 void run(const Fill& op, const KernelArgs& args, const Queue& queue);
 void run(const Divide& op, const KernelArgs& args, const Queue& queue);
 // --- update.cu ---
-// void run(const Accumulate& op, const KernelArgs& args, const Queue& queue);
-// void run(const SquaredNorm& op, const KernelArgs& args, const Queue& queue);
-// void run(const ClipScale& op, const KernelArgs& args, const Queue& queue);
-// void run(const AdamW& op, const KernelArgs& args, const Queue& queue);
-// void run(const UpdateRouterBias& op, const KernelArgs& args, const Queue& queue);
+void run(const Accumulate& op, const KernelArgs& args, const Queue& queue);
+void run(const SquaredNorm& op, const KernelArgs& args, const Queue& queue);
+void run(const ClipScale& op, const KernelArgs& args, const Queue& queue);
+void run(const AdamW& op, const KernelArgs& args, const Queue& queue);
+void run(const UpdateRouterBias& op, const KernelArgs& args, const Queue& queue);
 // --- collective.cpp ---
-// void run(const AllReduce& op, const KernelArgs& args, const Queue& queue);
-// void run(const AllGather& op, const KernelArgs& args, const Queue& queue);
-// void run(const ReduceScatter& op, const KernelArgs& args, const Queue& queue);
-// void run(const AllToAll& op, const KernelArgs& args, const Queue& queue);
-// void run(const AllReduceMax& op, const KernelArgs& args, const Queue& queue);
-// void run(const ExchangeRows& op, const KernelArgs& args, const Queue& queue);
-// void run(const ReturnRows& op, const KernelArgs& args, const Queue& queue);
-// void run(const Slice& op, const KernelArgs& args, const Queue& queue);
+void run(const AllReduce& op, const KernelArgs& args, const Queue& queue);
+void run(const AllGather& op, const KernelArgs& args, const Queue& queue);
+void run(const ReduceScatter& op, const KernelArgs& args, const Queue& queue);
+void run(const AllToAll& op, const KernelArgs& args, const Queue& queue);
+void run(const AllReduceMax& op, const KernelArgs& args, const Queue& queue);
+void run(const ExchangeRows& op, const KernelArgs& args, const Queue& queue);
+void run(const ReturnRows& op, const KernelArgs& args, const Queue& queue);
+void run(const Slice& op, const KernelArgs& args, const Queue& queue);
 
 // Scratch memory of an op, from shapes as planned. The same on every device, so that plans are.
 struct WorkspaceQuery {
   std::span<const TensorSpec> inputs;
   std::span<const TensorSpec> outputs;
 };
+
 template <typename OpStruct>
 int64_t workspace_bytes(const OpStruct&, const WorkspaceQuery&) {
   return 0;  // most ops need none
 }
+int64_t workspace_bytes(const EmbeddingGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const SumRows& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const RmsNormGrad& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const SquaredNorm& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Attention& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AttentionGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const MatMul& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const LinearCrossEntropy& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const LinearCrossEntropyGrad& op, const WorkspaceQuery& query);
@@ -104,6 +116,9 @@ int64_t workspace_bytes(const RouteGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const Assign& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const DispatchGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const Combine& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AllToAll& op, const WorkspaceQuery& query);
 
 // TEMPORARY
 template <typename OpStruct>

@@ -5,12 +5,13 @@
 
 namespace caravan::cuda {
 
-Staging::Staging() : memory_(kSlotBytes * static_cast<int64_t>(kSlots)) {}
+Staging::Staging(const Waiter& waiter)
+    : waiter_(waiter), memory_(kSlotBytes * static_cast<int64_t>(kSlots)) {}
 
 void Staging::copy_in(void* device, const void* host, int64_t bytes, cudaStream_t stream) {
   for (int64_t done = 0; done < bytes; done += kSlotBytes) {
     const auto part = static_cast<size_t>(std::min(kSlotBytes, bytes - done));
-    free_[next_].synchronize();
+    waiter_.wait(free_[next_]);
     std::memcpy(slot(next_), static_cast<const std::byte*>(host) + done, part);
     check_cuda(cudaMemcpyAsync(static_cast<std::byte*>(device) + done, slot(next_), part,
                                cudaMemcpyHostToDevice, stream),
@@ -23,7 +24,7 @@ void Staging::copy_in(void* device, const void* host, int64_t bytes, cudaStream_
 void Staging::copy_out(void* host, const void* device, int64_t bytes, cudaStream_t stream) {
   const auto start = [&](int64_t at, size_t in) {
     const auto part = static_cast<size_t>(std::min(kSlotBytes, bytes - at));
-    free_[in].synchronize();
+    waiter_.wait(free_[in]);
     check_cuda(cudaMemcpyAsync(slot(in), static_cast<const std::byte*>(device) + at, part,
                                cudaMemcpyDeviceToHost, stream),
                "copy from the device");
@@ -34,7 +35,7 @@ void Staging::copy_out(void* host, const void* device, int64_t bytes, cudaStream
     const auto index = static_cast<size_t>(at / kSlotBytes) % kSlots;
     const int64_t next = at + kSlotBytes;
     if (next < bytes) start(next, (index + 1) % kSlots);
-    free_[index].synchronize();
+    waiter_.wait(free_[index]);
     std::memcpy(static_cast<std::byte*>(host) + at, slot(index),
                 static_cast<size_t>(std::min(kSlotBytes, bytes - at)));
   }

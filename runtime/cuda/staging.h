@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "runtime/cuda/handles.h"
 
@@ -15,7 +16,8 @@ namespace caravan::cuda {
 
 class Staging {
  public:
-  Staging();
+  // `waiter` outlives it.
+  explicit Staging(const Waiter& waiter);
   // Ordered on the stream; returns when `host` has been read.
   void copy_in(void* device, const void* host, int64_t bytes, cudaStream_t stream);
   // Waits for the stream.
@@ -27,9 +29,17 @@ class Staging {
 
   std::byte* slot(size_t i) const { return memory_.data() + i * size_t{kSlotBytes}; }
 
+  const Waiter& waiter_;
   PinnedMemory memory_;
   std::array<Event, kSlots> free_;
   size_t next_ = 0;
+};
+
+// What collectives use that must know numbers on the host: the vectors keep their memory.
+struct Host {
+  Staging staging;
+  std::vector<int32_t> counts = {};
+  std::vector<int64_t> send_bytes = {}, recv_bytes = {};  // by rank
 };
 
 }  // namespace caravan::cuda

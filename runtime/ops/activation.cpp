@@ -10,8 +10,6 @@ void expect_alike(std::string_view op, Specs in, size_t count) {
   expect_one_type(op, in, {0});
 }
 
-double elements(const TensorSpec& spec) { return static_cast<double>(num_elements(spec.shape)); }
-
 }  // namespace
 
 TensorSpecs infer(const SwiGlu&, Specs in, int) {

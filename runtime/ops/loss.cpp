@@ -51,6 +51,7 @@ TensorSpecs infer(const LinearCrossEntropyGrad&, Specs in, int) {
   expect_count("linear_cross_entropy_grad", in, 4);
   expect_projection("linear_cross_entropy_grad", in);
   expect(in[3].shape.empty(), "linear_cross_entropy_grad", in, "dloss_sum must be a scalar");
+  expect_f32("linear_cross_entropy_grad", in, {3});
   return {{{}, DType::f32}, {{}, DType::f32}, in[0], as_f32(in[1])};
 }
 
@@ -99,6 +100,7 @@ TensorSpecs infer(const MergeCrossEntropy&, Specs in, int) {
          "parts must be (P,2,T)");
   expect(in[1].shape == Shape{in[0].shape[2]} && in[1].dtype == DType::i32, "merge_cross_entropy",
          in, "targets must be (T) i32");
+  expect_f32("merge_cross_entropy", in, {0});
   return {{in[1].shape, DType::f32}, {{}, DType::f32}, {{}, DType::f32}};
 }
 
@@ -119,6 +121,7 @@ TensorSpecs infer(const CrossEntropyPartGrad&, Specs in, int) {
   expect_projection("cross_entropy_part_grad", in);
   expect(in[3] == TensorSpec{{in[0].shape[0]}, DType::f32} && in[4].shape.empty(),
          "cross_entropy_part_grad", in, "lse must be (T), dloss_sum a scalar");
+  expect_f32("cross_entropy_part_grad", in, {4});
   return {in[0], as_f32(in[1])};
 }
 

@@ -25,14 +25,22 @@ TensorSpecs infer(const MatMul& op, Specs in, int) {
 }
 
 // With A' = op(a), B' = op(b) and C = A'B':  dA' = dC B'^T,  dB' = A'^T dC. A transposed operand
-// wants the transpose of that, which is the other order of the product.
+// wants the transpose of that, which is the other order of the product. b is a weight, or what was
+// cast from one: dB is f32.
 Gradients backward(const MatMul& op, const BackwardContext& c) {
   if (op.addend != Addend::none) return not_differentiable("matmul with an addend");
-  const Val a = c.inputs[0], b = c.inputs[1], dc = c.output_gradients[0];
-  const Val da = op.transpose_a ? c.builder.matmul(b, dc, {op.transpose_b, true})     // B' dC^T
-                                : c.builder.matmul(dc, b, {false, !op.transpose_b});  // dC B'^T
-  const Val db = op.transpose_b ? c.builder.matmul(dc, a, {true, op.transpose_a})     // dC^T A'
-                                : c.builder.matmul(a, dc, {!op.transpose_a, false});  // A'^T dC
+  Builder& builder = c.builder;
+  const Val a = c.inputs[0], b = c.inputs[1];
+  const Val dc = builder.cast(c.output_gradients[0], builder.dtype(a));
+  const Val da = op.transpose_a ? builder.matmul(b, dc, {op.transpose_b, true})     // B' dC^T
+                                : builder.matmul(dc, b, {false, !op.transpose_b});  // dC B'^T
+  const auto f32_product = [&](Val left, Val right, bool transpose_left, bool transpose_right) {
+    MatMul product{transpose_left, transpose_right};
+    product.f32_output = builder.dtype(a) != DType::f32;
+    return builder.matmul(left, right, product);
+  };
+  const Val db = op.transpose_b ? f32_product(dc, a, true, op.transpose_a)     // dC^T A'
+                                : f32_product(a, dc, !op.transpose_a, false);  // A'^T dC
   return {da, db};
 }
 

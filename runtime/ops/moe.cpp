@@ -7,12 +7,6 @@ namespace {
 
 constexpr AxisPlacement kRows = shard(0);
 
-int64_t num_rows(const Slots& slots, int64_t num_tokens) {
-  return num_tokens / slots.sequence_len * slots.per_sequence;
-}
-
-double elements(const TensorSpec& spec) { return static_cast<double>(num_elements(spec.shape)); }
-
 void expect_slots(std::string_view op, Specs in, const Slots& slots, int64_t num_tokens) {
   expect(slots.sequence_len > 0 && slots.per_sequence > 0 && num_tokens % slots.sequence_len == 0,
          op, in, "slots need whole sequences, and at least one row for each");
@@ -160,6 +154,7 @@ TensorSpecs infer(const ExpertsGrad&, Specs in, int) {
   expect_count("experts_grad", in, 13);
   expect_experts("experts_grad", in, in[2], in[3], in[4]);
   expect(in[12] == in[0], "experts_grad", in, "dout must be like x");
+  expect_one_type("experts_grad", in, {0, 8, 10, 11});
   return {in[0], in[1], as_f32(in[2]), as_f32(in[3]), as_f32(in[4])};
 }
 

@@ -240,6 +240,10 @@ bool is_collective(const Op& op) {
   return family(op) == "collective" && !std::holds_alternative<Slice>(op);
 }
 
+bool is_read(const Op& op, size_t input) {
+  return input != 0 || !std::holds_alternative<EmbeddingGrad>(op);
+}
+
 bool is_placed_already(const Op& op) {
   return std::visit(
              [](const auto& one) {

@@ -97,6 +97,10 @@ ShardRule all_replicated(size_t num_inputs, size_t num_outputs);
 // partial where all are partial; replicated otherwise.
 ShardRule elementwise(AxisPlacements inputs, size_t num_outputs, bool linear);
 
+inline double elements(const TensorSpec& spec) {
+  return static_cast<double>(num_elements(spec.shape));
+}
+
 // Reads and writes every tensor once.
 Cost streaming(double flops, Specs inputs, Specs outputs);
 

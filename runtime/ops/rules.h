@@ -12,7 +12,7 @@ namespace caravan {
 
 class Builder;
 
-// --- infer: shapes and dtypes of the outputs ----------------------------------------------------
+// --- infer: shapes and dtypes of the outputs -----------------------------------------------------
 // Throws an internal error that names the op and the shapes when the inputs do not fit it.
 // Collectives answer for a mesh through `axis_size` (1 for all other ops).
 TensorSpecs infer(const Op& op, std::span<const TensorSpec> inputs, int axis_size = 1);
@@ -27,8 +27,7 @@ struct BackwardContext {
 // One per input; ValueId::none where the input has no gradient (ids, positions).
 std::vector<ValueId> backward(const Op& op, const BackwardContext& context);
 
-// --- shard: the placement rule, one axis of the mesh at a time
-// -------------------------------------
+// --- shard: the placement rule, one axis of the mesh at a time -----------------------------------
 struct ShardRule {
   std::vector<AxisPlacement> inputs;   // what the op needs
   std::vector<AxisPlacement> outputs;  // what it then gives
@@ -36,11 +35,11 @@ struct ShardRule {
 // `inputs`: how each input lies along the axis now. Partial and sharded inputs that the op cannot
 // take come back as replicate.
 ShardRule shard(const Op& op, std::span<const AxisPlacement> inputs);
-// Whether sharded tokens must be whole sequences. tp cuts them anywhere: there the op gets them all.
+// Whether sharded tokens must be whole sequences. tp cuts them anywhere: there the op gets them
+// all.
 bool takes_whole_sequences(const Op& op);
 
-// --- cost
-// ------------------------------------------------------------------------------------------
+// --- cost ----------------------------------------------------------------------------------------
 struct Cost {
   double flops = 0;
   double bytes = 0;  // read and written, each tensor once

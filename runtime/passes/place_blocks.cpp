@@ -9,6 +9,8 @@
 namespace caravan {
 namespace {
 
+constexpr int64_t kNegligible = 64 << 10;  // bytes: no second of search is worth so few
+
 // Offsets of blocks in one order: each at the lowest place that is free over its lifetime.
 int64_t place_in_order(std::vector<Block>& blocks, const std::vector<size_t>& order) {
   std::vector<const Block*> placed;  // by offset
@@ -45,9 +47,10 @@ class Placer {
   }
 
  private:
-  // Within a thousandth: a longer search costs more than it saves.
+  // Within a thousandth or kNegligible: a longer search costs more than it saves.
   bool is_good() const {
-    return best_bytes_ >= 0 && best_bytes_ <= lower_bound_ + lower_bound_ / 1000;
+    const int64_t slack = std::max(lower_bound_ / 1000, kNegligible);
+    return best_bytes_ >= 0 && best_bytes_ <= lower_bound_ + slack;
   }
 
   int64_t attempt(const std::vector<size_t>& order) {

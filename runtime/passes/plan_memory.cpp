@@ -71,21 +71,17 @@ std::vector<int> ends_of(const Graph& graph, const std::vector<Step>& steps) {
 // What nodes that repeat find there, they find there each time: until the last of them is done.
 void keep_while_repeating(const Graph& graph, const std::vector<Step>& steps,
                           const std::vector<Storage>& storage, std::vector<Lifetime>& lifetimes) {
-  for (size_t first = 0; first < steps.size();) {
-    const int repeat = repeat_of(graph, steps[first]);
-    size_t end = first + 1;
-    while (end < steps.size() && repeat_of(graph, steps[end]) == repeat) ++end;
-    for (size_t i = first; repeat >= 0 && i < end; ++i) {
+  for (const RepeatedSteps& repeated : repeated_steps(graph, steps)) {
+    const int first = static_cast<int>(repeated.first), last = static_cast<int>(repeated.end) - 1;
+    for (size_t i = repeated.first; i < repeated.end; ++i) {
       const Node& node = graph.nodes[index(steps[i].node)];
       for (const auto* ids : {&node.inputs, &node.outputs}) {
         for (const ValueId id : *ids) {
           Lifetime& life = lifetimes[index(storage[index(id)].root)];
-          if (life.first < static_cast<int>(first))
-            life.cover(life.first, static_cast<int>(end) - 1);
+          if (life.first < first) life.cover(life.first, last);
         }
       }
     }
-    first = end;
   }
 }
 
@@ -211,11 +207,14 @@ class Planner {
     add_block(label(id), category_of(kind), bytes_[index(id)], lifetimes_[index(id)]);
   }
 
-  // Gathered from shards, to be read (ZeRO 3).
+  // Gathered from shards (ZeRO 3) or cast, to be read.
   bool holds_weights(ValueId id) const {
     const Node* producer = producers_[index(id)];
-    return producer != nullptr && std::holds_alternative<AllGather>(producer->op) &&
-           graph_.value(producer->inputs[0]).kind == ValueKind::parameter;
+    const bool copies = producer != nullptr && (std::holds_alternative<AllGather>(producer->op) ||
+                                                std::holds_alternative<Cast>(producer->op));
+    if (!copies) return false;
+    const ValueId from = producer->inputs[0];
+    return graph_.value(from).kind == ValueKind::parameter || holds_weights(from);
   }
 
   void add_workspace(size_t step) {

@@ -5,13 +5,13 @@
 namespace caravan {
 namespace {
 
-bool is_cheap(const Op& op) {
-  return std::holds_alternative<RmsNorm>(op) || std::holds_alternative<SwiGlu>(op);
-}
-
-bool is_loss(const Op& op) {
-  return std::holds_alternative<LinearCrossEntropy>(op) ||
-         std::holds_alternative<LinearCrossEntropyGrad>(op);
+// Casts of weights, not of activations: both are one pass over memory, but nobody keeps the other
+// type of an activation.
+bool is_cheap(const Graph& graph, const Node& node) {
+  if (std::holds_alternative<Cast>(node.op)) {
+    return graph.value(node.inputs[0]).kind == ValueKind::parameter;
+  }
+  return std::holds_alternative<RmsNorm>(node.op) || std::holds_alternative<SwiGlu>(node.op);
 }
 
 bool reads(const Node& node, ValueId id) {
@@ -22,7 +22,7 @@ bool reads(const Node& node, ValueId id) {
 size_t first_of_backward(const Graph& graph) {
   for (size_t i = 0; i < graph.nodes.size(); ++i) {
     const Node& node = graph.nodes[i];
-    if (!is_loss(node.op) && !node.inputs.empty() &&
+    if (family(node.op) != "loss" && !node.inputs.empty() &&
         graph.value(node.outputs[0]).kind == ValueKind::gradient) {
       return i;
     }
@@ -59,7 +59,7 @@ Graph recompute(Graph graph) {
   const size_t backward = first_of_backward(graph);
   for (size_t i = 0; i < backward; ++i) {
     const Node node = graph.nodes[i];
-    if (!is_cheap(node.op)) continue;
+    if (!is_cheap(graph, node)) continue;
     const size_t reader = first_reader(graph, node.outputs[0], backward);
     if (reader == graph.nodes.size()) continue;
     const bool has_inputs =

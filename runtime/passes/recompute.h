@@ -6,8 +6,8 @@
 
 namespace caravan {
 
-// After autodiff and merge_loss. Results of rms_norm and swiglu, whose inputs backward keeps in
-// any case: making them again is one pass over memory. Nothing else changes.
+// After autodiff and merge_loss. Results of rms_norm and swiglu and weights that were cast, whose
+// inputs are kept in any case: making them again is one pass over memory. Nothing else changes.
 Graph recompute(Graph graph);
 
 }  // namespace caravan

@@ -12,7 +12,8 @@ namespace caravan {
 // else the order that stands, except that a collective or a sum of gradients runs as soon as its
 // inputs are there: it frees memory, and communication begins early. Parameters that are gathered
 // stay where they are read. A node that would wait for communication lets others of its layer go
-// first that need not: a shared expert, gradients of weights. Marks collectives for the communication stream.
+// first that need not: a shared expert, gradients of weights. Marks collectives for the
+// communication stream.
 Graph reorder(Graph graph);
 
 // The steps of an ordered graph: one per node, and what each waits for.

@@ -15,20 +15,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kRanks = 2;
+constexpr int kNumRanks = 2;
 
 // CARAVAN_SOAK=1: minutes instead of a second.
 bool is_soak() { return std::getenv("CARAVAN_SOAK") != nullptr; }
 
 std::string load_error(const std::string& path) {
   std::string message;
-  message = error_of([&] { loads_exactly(path, small_model(), 1, kRanks); });
+  message = error_of([&] { loads_exactly(path, small_model(), 1, kNumRanks); });
   return message;
 }
 
 class Damage : public testing::Test {
  protected:
-  Damage() : path_(save_model(folder_.path(), small_model(), 1, kRanks).path) {
+  Damage() : path_(save_model(folder_.path(), small_model(), 1, kNumRanks).path) {
     for (const fs::directory_entry& entry : fs::directory_iterator(path_)) {
       files_.push_back(entry.path().string());
     }
@@ -53,7 +53,7 @@ class Damage : public testing::Test {
 
 TEST_F(Damage, NoneIsFine) {
   ASSERT_EQ(files_.size(), 3u);
-  EXPECT_TRUE(loads_exactly(path_, small_model(), 1, kRanks));
+  EXPECT_TRUE(loads_exactly(path_, small_model(), 1, kNumRanks));
 }
 
 TEST_F(Damage, BitFlips) {

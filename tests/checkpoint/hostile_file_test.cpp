@@ -31,7 +31,7 @@ void write_fitting_manifest(const std::string& folder, int64_t offset) {
   write_bytes(folder + "/" + kManifestName, encode(manifest));
 }
 
-std::string load_error(const std::string& folder) {
+std::string refusal(const std::string& folder) {
   int32_t element = 0;
   return error_of([&] {
     CheckpointReader(folder).read({"d", DType::i32, {1}, {0}, {1}, &element});
@@ -44,7 +44,7 @@ TEST(HostileFile, EachClassIsRefusedForItsStructure) {
   for (const HostileHdf5& hostile : hostile_hdf5_files()) {
     hostile.make(path);
     write_fitting_manifest(folder.path(), 0);
-    const std::string message = load_error(folder.path());
+    const std::string message = refusal(folder.path());
     EXPECT_EQ(message.find(path), 0u) << hostile.name << ": " << message;
     EXPECT_NE(message.find(hostile.refusal), std::string::npos) << hostile.name << ": " << message;
     const Verification verified = verify_checkpoint(folder.path());

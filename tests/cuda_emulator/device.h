@@ -20,6 +20,11 @@
 // Shared by the threads of a block, of which a thread of the host runs one at a time.
 #undef __shared__
 #define __shared__ static thread_local
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+
+#undef __launch_bounds__
+#define __launch_bounds__(...)
 
 #undef __launch_bounds__
 #define __launch_bounds__(...)
@@ -85,6 +90,17 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
   }
   return result;
 }
+template <typename T>
+unsigned __match_any_sync(unsigned mask, T value) {
+  const std::byte* all = caravan::emulator::warp_exchange(mask, &value, sizeof(value));
+  unsigned result = 0;
+  for (int i = 0; i < 32; ++i) {
+    const bool is_alike =
+        std::memcmp(all + i * caravan::emulator::kExchangeBytes, &value, sizeof(value)) == 0;
+    if (((mask >> i) & 1u) != 0 && is_alike) result |= 1u << i;
+  }
+  return result;
+}
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) {
   return __ballot_sync(mask, predicate) == mask;
@@ -113,6 +129,10 @@ inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __frsqrt_rn(float x) { return 1.0f / std::sqrt(x); }
 inline float __fsqrt_rn(float x) { return std::sqrt(x); }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline void sincospif(float x, float* sine, float* cosine) {
+  *sine = static_cast<float>(std::sin(M_PI * double{x}));
+  *cosine = static_cast<float>(std::cos(M_PI * double{x}));
+}
 inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 inline float __int_as_float(int x) { return std::bit_cast<float>(x); }

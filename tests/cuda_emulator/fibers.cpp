@@ -153,14 +153,15 @@ void Block::wait(Waits what, unsigned mask) {
   caravan_switch_stack(&fiber.stack_pointer, scheduler_);
 }
 
-// When all lanes that fiber i waits for are at a barrier with it, or have ended: they go on.
+// When all lanes that fiber i waits for are at a barrier with it: they go on. One that has ended
+// never comes.
 void Block::release_warp(size_t i) {
   const size_t first = i / 32 * 32;
   const unsigned mask = fibers_[i].mask;
   for (size_t lane = 0; lane < 32 && first + lane < fibers_.size(); ++lane) {
     const Fiber& other = fibers_[first + lane];
-    if (((mask >> lane) & 1u) == 0 || other.done) continue;
-    if (other.waits != Waits::warp || other.mask != mask) return;
+    if (((mask >> lane) & 1u) == 0) continue;
+    if (other.done || other.waits != Waits::warp || other.mask != mask) return;
   }
   for (size_t lane = 0; lane < 32 && first + lane < fibers_.size(); ++lane) {
     if (((mask >> lane) & 1u) != 0) fibers_[first + lane].waits = Waits::no;

@@ -129,10 +129,19 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t handle) {
   }
   return cudaSuccess;
 }
+// Whoever asks again and again gets there: each time one piece of work is done.
+cudaError_t cudaStreamQuery(cudaStream_t handle) {
+  emulator::Stream& stream = emulator::of(handle);
+  if (stream.capturing() != nullptr) return cudaErrorStreamCaptureUnsupported;
+  if (stream.num_done == stream.num_put) return cudaSuccess;
+  emulator::run_until(stream, stream.num_done + 1);
+  return cudaErrorNotReady;
+}
 cudaError_t cudaEventQuery(cudaEvent_t handle) {
   const emulator::Event& event = emulator::of(handle);
-  if (event.stream == nullptr) return cudaSuccess;
-  return event.stream->num_done >= event.position ? cudaSuccess : cudaErrorNotReady;
+  if (event.stream == nullptr || event.stream->num_done >= event.position) return cudaSuccess;
+  emulator::run_until(*event.stream, event.stream->num_done + 1);
+  return cudaErrorNotReady;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
   const emulator::Event& event = emulator::of(handle);

@@ -11,6 +11,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "tests/support/folders.h"
+
 namespace caravan {
 namespace {
 
@@ -53,12 +55,17 @@ constexpr char kMpiEnvironment[] =
 
 }  // namespace
 
+std::string program_folder() {
+  const std::string bundle = bundle_folder();
+  return bundle.empty() ? CARAVAN_BINARY_DIR : bundle + "/bin";
+}
+
 ProcessResult run_caravan(const std::string& command, int num_ranks, const std::string& prefix) {
   return run_program("caravan " + command, num_ranks, prefix);
 }
 
 ProcessResult run_program(const std::string& command, int num_ranks, const std::string& prefix) {
-  std::string line = std::string(CARAVAN_BINARY_DIR) + "/" + command + " 2>&1";
+  std::string line = program_folder() + "/" + command + " 2>&1";
   if (num_ranks > 0) line = "mpirun -n " + std::to_string(num_ranks) + " " + line;
   line = kMpiEnvironment + prefix + " " + line;
   const auto start = std::chrono::steady_clock::now();

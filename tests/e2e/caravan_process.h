@@ -14,12 +14,15 @@ struct ProcessResult {
   double seconds = 0;
 };
 
+// Of caravan and the other programs that tests start.
+std::string program_folder();
+
 // `command` is what a user types after "caravan"; num_ranks 0 runs it without mpirun. `prefix`
 // comes before all of it, such as "timeout -s USR1 3".
 ProcessResult run_caravan(const std::string& command, int num_ranks = 0,
                           const std::string& prefix = "");
 
-// Any program of the build folder.
+// Any program of that folder.
 ProcessResult run_program(const std::string& command, int num_ranks,
                           const std::string& prefix = "");
 

@@ -36,7 +36,7 @@ struct Measured {
 };
 
 Measured plan(const std::string& path) {
-  const std::string program = std::string(CARAVAN_BINARY_DIR) + "/caravan";
+  const std::string program = program_folder() + "/caravan";
   std::array<int, 2> pipe{};
   EXPECT_EQ(::pipe2(pipe.data(), O_CLOEXEC), 0);
   const pid_t child = ::fork();

@@ -17,7 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
 
-const std::string kProgram = std::string(CARAVAN_BINARY_DIR) + "/caravan";
+const std::string kProgram = program_folder() + "/caravan";
 
 class Supervised : public testing::Test {
  protected:

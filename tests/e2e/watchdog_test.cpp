@@ -189,7 +189,7 @@ TEST_F(Lost, NotARankThatEvaluatesForLong) {
 TEST_F(Lost, TheOpAtWhichPlansDifferIsNamed) {
   const std::string other = command("train.max_steps=2 model.intermediate_size=96");
   const ProcessResult result = run_caravan(
-      command("train.max_steps=2") + " : -n 1 " + CARAVAN_BINARY_DIR + "/caravan " + other, 1,
+      command("train.max_steps=2") + " : -n 1 " + program_folder() + "/caravan " + other, 1,
       "timeout -k 5 60");
   EXPECT_EQ(result.exit_code, 1) << result.output;
   expect_parts(error_line(result.output),

@@ -126,8 +126,10 @@ TEST(Config, SaysWhatAValueShouldBe) {
   EXPECT_EQ(message_of({"optimizer.lr_scheduler_type=step"}),
             "command line: optimizer.lr_scheduler_type is 'step'; expected "
             "constant|linear|cosine|wsd");
-  EXPECT_EQ(message_of({"runtime.device=cuda"}),
-            "command line: runtime.device is 'cuda'; expected cpu|auto");
+  EXPECT_EQ(message_of({"runtime.device=gpu"}),
+            "command line: runtime.device is 'gpu'; expected auto|cpu|cuda");
+  EXPECT_EQ(message_of({"runtime.dtype=float16"}),
+            "command line: runtime.dtype is 'float16'; expected float32|bfloat16");
   EXPECT_EQ(message_of({"runtime.overlap=yes"}),
             "command line: runtime.overlap is 'yes'; expected true or false");
   EXPECT_EQ(message_of({"runtime.memory_limit=20G"}),
@@ -244,6 +246,7 @@ TEST(Config, RoundTrips) {
       {"output_dir=\"a b: 'c'\"", "train.seed=123456789", "optimizer.learning_rate=3.3e-7"},
       {"runtime={memory_limit: 1.5GiB, threads: 3, keep_all: true, overlap: false}"},
       {"runtime.recompute=none"},
+      {"runtime={device: cuda, dtype: bfloat16, deterministic: true, cuda_graph: false}"},
       {"parallel={dp: 2, tp: auto, ep: 4, zero: 3, sequence_parallel: true}"},
       {"moe={capacity_factor: 1.25, balance: aux_loss, aux_loss_coef: 0.01, z_loss_coef: 1e-4}"},
       {"moe={slots: 1.25, balance: none}"},

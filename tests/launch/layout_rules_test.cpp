@@ -10,7 +10,7 @@
 namespace caravan {
 namespace {
 
-Config small(const std::string& parallel = "{}") {
+Config small_on(const std::string& parallel = "{}") {
   Config config = parse_config(R"(output_dir: runs/small
 model: {hidden_size: 48, intermediate_size: 96, num_hidden_layers: 2, num_attention_heads: 12,
         num_key_value_heads: 6, vocab_size: 240}
@@ -39,9 +39,9 @@ TEST(LayoutRules, OneAutoFillsWhatIsLeft) {
            {"{dp: 1, ep: auto, tp: 2}", 8, {1, 4, 2}},
            {"{dp: 2, ep: 2, tp: 2}", 8, {2, 2, 2}},
        }) {
-    const ParallelSizes sizes = parallel_sizes(small(c.parallel).parallel, c.num_processes);
+    const ParallelSizes sizes = parallel_sizes(small_on(c.parallel).parallel, c.num_processes);
     EXPECT_EQ((std::array{sizes.dp, sizes.ep, sizes.tp}), c.expected) << c.parallel;
-    const Mesh mesh = make_mesh(small(c.parallel), c.num_processes);
+    const Mesh mesh = make_mesh(small_on(c.parallel), c.num_processes);
     EXPECT_EQ(mesh.num_ranks(), c.num_processes);
     EXPECT_EQ(mesh.size(Axis::tp), c.expected[2]);
   }
@@ -49,7 +49,7 @@ TEST(LayoutRules, OneAutoFillsWhatIsLeft) {
 
 TEST(LayoutRules, SizesMustMakeUpTheProcesses) {
   const auto message = [](const char* parallel, int num_processes) {
-    return config_message([&] { parallel_sizes(small(parallel).parallel, num_processes); });
+    return config_message([&] { parallel_sizes(small_on(parallel).parallel, num_processes); });
   };
   EXPECT_EQ(message("{dp: 4}", 2),
             "parallel.dp 4 x parallel.ep 1 x parallel.tp 1 = 4, but there are 2 processes; start "
@@ -150,7 +150,7 @@ const RuleCase kRules[] = {
 
 TEST(LayoutRules, IllegalLayoutsAreRefusedWithTheRule) {
   for (const RuleCase& rule : kRules) {
-    Config config = small(rule.parallel);
+    Config config = small_on(rule.parallel);
     rule.change(config);
     EXPECT_EQ(config_message([&] { validate(config, rule.num_processes); }), rule.message)
         << rule.parallel;
@@ -160,7 +160,7 @@ TEST(LayoutRules, IllegalLayoutsAreRefusedWithTheRule) {
 // tp does not split the batch.
 TEST(LayoutRules, MicroStepsCountThePartsOfABatch) {
   const auto steps = [](const char* parallel, int num_processes) {
-    Config config = small(parallel);
+    Config config = small_on(parallel);
     give_experts(config, 4);
     return accumulation_steps(config, num_processes);
   };
@@ -172,7 +172,7 @@ TEST(LayoutRules, MicroStepsCountThePartsOfABatch) {
 
 // Every part of the batch is read, by one tp group, and lies where the graph's tensors have it.
 TEST(LayoutRules, TensorParallelRanksReadTheSameData) {
-  Config config = small("{dp: 3, ep: 2, tp: 2}");
+  Config config = small_on("{dp: 3, ep: 2, tp: 2}");
   give_experts(config, 4);
   const Mesh mesh = make_mesh(config, 12);
   std::vector<int> readers(6, 0);

@@ -13,7 +13,7 @@
 namespace caravan {
 namespace {
 
-constexpr int64_t kGiB = 1 << 30;
+constexpr int64_t kGibibyte = 1 << 30;
 
 StepMetrics large_run() {
   StepMetrics m;
@@ -25,8 +25,8 @@ StepMetrics large_run() {
   m.step_ms = 412.3;
   m.tokens_per_second = 159012.4;
   m.mfu = 0.412;
-  m.memory_bytes = static_cast<int64_t>(61.3 * kGiB);
-  m.memory_limit_bytes = 80 * kGiB;
+  m.memory_bytes = static_cast<int64_t>(61.3 * kGibibyte);
+  m.memory_limit_bytes = 80 * kGibibyte;
   m.eta_seconds = 3725;
   return m;
 }
@@ -41,7 +41,7 @@ TEST(Log, StepLineWithoutWhatIsNotKnown) {
   StepMetrics m = large_run();
   m.step = 10000;
   m.mfu.reset();
-  m.memory_bytes = kGiB / 4;
+  m.memory_bytes = kGibibyte / 4;
   m.memory_limit_bytes = 0;
   m.eta_seconds = 0;
   m.loss = std::nan("");

@@ -6,7 +6,7 @@
 namespace caravan {
 namespace {
 
-ModelConfig small() {
+ModelConfig small_model() {
   ModelConfig config;
   config.hidden_size = 64;
   config.intermediate_size = 128;
@@ -20,7 +20,7 @@ std::string message_of(const ModelConfig& config) {
 }
 
 TEST(ModelConfig, DerivesWhatIsLeftOut) {
-  ModelConfig config = with_derived_sizes(small());
+  ModelConfig config = with_derived_sizes(small_model());
   EXPECT_EQ(config.num_key_value_heads, 4);
   EXPECT_EQ(config.head_dim, 16);
   config.num_key_value_heads = 2;
@@ -29,13 +29,13 @@ TEST(ModelConfig, DerivesWhatIsLeftOut) {
 }
 
 TEST(ModelConfig, RefusesHeadsThatDoNotDivide) {
-  ModelConfig config = small();
+  ModelConfig config = small_model();
   config.num_attention_heads = 6;
   config.num_key_value_heads = 4;
   EXPECT_EQ(message_of(config),
             "model: num_attention_heads 6 is not divisible by num_key_value_heads 4; every "
             "key-value head serves the same number of heads, so use a divisor of 6");
-  config = small();
+  config = small_model();
   config.num_attention_heads = 6;
   EXPECT_EQ(message_of(config),
             "model: hidden_size 64 is not divisible by num_attention_heads 6; use hidden_size 66, "
@@ -49,16 +49,16 @@ TEST(ModelConfig, RefusesHeadsThatDoNotDivide) {
 }
 
 TEST(ModelConfig, RefusesSizesThatAreNotPositive) {
-  ModelConfig config = small();
+  ModelConfig config = small_model();
   config.num_hidden_layers = 0;
   EXPECT_EQ(message_of(config), "model: num_hidden_layers is 0; it must be positive");
-  config = small();
+  config = small_model();
   config.rms_norm_eps = 0;
   EXPECT_EQ(message_of(config), "model: rms_norm_eps is 0; it must be positive");
 }
 
 TEST(ModelConfig, RefusesRopeScalingThatShrinks) {
-  ModelConfig config = small();
+  ModelConfig config = small_model();
   config.rope_scaling = RopeScaling{.factor = 0.5};
   EXPECT_EQ(message_of(config), "model: rope_scaling.factor is 0.5; it must be at least 1");
   config.rope_scaling = RopeScaling{.low_freq_factor = 4, .high_freq_factor = 1};
@@ -122,7 +122,7 @@ TEST(ModelConfig, LayersFollowStepsOrLists) {
 
 // Without experts nothing but the plain width exists.
 TEST(ModelConfig, LlamaMayHaveExperts) {
-  ModelConfig config = small();
+  ModelConfig config = small_model();
   EXPECT_EQ(layers_of(config, has_experts), "");
   EXPECT_EQ(dense_width(config), 128);
   config.num_local_experts = 8;

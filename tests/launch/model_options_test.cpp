@@ -30,6 +30,14 @@ TEST(ModelOptions, ModelsWithoutExpertsHaveOnlyAMesh) {
   EXPECT_EQ(two.aux_loss_coef, 0.0f);
 }
 
+TEST(ModelOptions, WithoutDocumentsSequencesAreWhole) {
+  Config config;
+  EXPECT_FALSE(model_options(config, mesh_of(1, 1, 1), true).whole_sequences);
+  config.data.attend_across_documents = true;
+  EXPECT_TRUE(model_options(config, mesh_of(1, 1, 1), true).whole_sequences);
+  EXPECT_TRUE(model_options(config, mesh_of(1, 1, 1), false).whole_sequences);
+}
+
 TEST(ModelOptions, RowsOfAPass) {
   Config config = with_experts(4, 2);
   const auto rows = [&](int ep) {

@@ -6,12 +6,13 @@
 #include <sstream>
 
 #include "data/token_file.h"
+#include "runtime/cuda/cuda.h"
 #include "tests/launch/messages.h"
 
 namespace caravan {
 namespace {
 
-constexpr char kSmall[] = R"(output_dir: runs/small
+constexpr char kPlanned[] = R"(output_dir: runs/small
 model:
   vocab_size: 96
   hidden_size: 32
@@ -29,7 +30,7 @@ optimizer:
 
 class Plan : public testing::Test {
  protected:
-  Plan() { std::ofstream(request_.config_path = folder_ / "small.yaml") << kSmall; }
+  Plan() { std::ofstream(request_.config_path = folder_ / "small.yaml") << kPlanned; }
 
   std::string text() const {
     std::ostringstream out;
@@ -76,7 +77,7 @@ TEST_F(Plan, NamesEveryAxisAndWhatIsSharded) {
       "parallel={dp: 2, tp: 2, zero: 3, sequence_parallel: true, bucket_bytes: 16KiB}"};
   const std::string all = text();  // of as many ranks as the axes have
   for (const char* part :
-       {"mesh   dp 2 x tp 2, zero 3, sequence parallel\n",
+       {"mesh   dp 2 x tp 2, sequence parallel, zero 3\n",
         "step   128 tokens = dp 2 x micro_batch_size 2 x sequence_len 16 x accumulation 2\n",
         "all_gather@dp\n"}) {
     EXPECT_NE(all.find(part), std::string::npos) << part << "\nin\n" << all;
@@ -114,6 +115,44 @@ TEST_F(Plan, ShardedWeightsAreHalved) {
   const int64_t layer = 4 * (4 * 32 * 32 + 3 * 32 * 64);
   EXPECT_GT(two["memory"]["peak_bytes"]["weights"], 0);
   EXPECT_LE(two["memory"]["peak_bytes"]["weights"], 2 * layer);
+}
+
+// Activations and gathered weights take half; what is kept, and the gradients that are reduced, do
+// not. The embedding alone is gathered in f32.
+TEST_F(Plan, Bfloat16HalvesWhatItShould) {
+  request_.overrides = {"parallel.zero=3"};
+  request_.num_ranks = 2;
+  const nlohmann::json exact = json();
+  request_.overrides.push_back("runtime.dtype=bfloat16");
+  const nlohmann::json mixed = json();
+  EXPECT_EQ(mixed["memory"]["persistent_bytes"], exact["memory"]["persistent_bytes"]);
+  const int64_t table = 96 * 32, layers = 2 * (4 * 32 * 32 + 3 * 32 * 64);
+  const auto bytes = [](const nlohmann::json& plan, std::string_view collective) {
+    for (const auto& one : plan["programs"][2]["collectives"]) {
+      if (one["name"] == collective) return one["bytes"].get<double>();
+    }
+    return 0.0;
+  };
+  ASSERT_EQ(exact["programs"][2]["name"], "evaluate");
+  EXPECT_EQ(bytes(exact, "all_gather@dp"), 4 * (2 * table + layers));
+  EXPECT_EQ(bytes(mixed, "all_gather@dp"), 4 * table + 2 * (table + layers));
+  EXPECT_NE(mixed["plan_hash"], exact["plan_hash"]);
+}
+
+// Without a device: the limit is unknown, unless it is given, and the host's memory is another.
+TEST_F(Plan, OfADeviceThatIsNotHere) {
+  const CudaStatus status = examine_cuda();
+  if (!status.is_built_in || status.problem.empty()) {
+    GTEST_SKIP() << "skipped: this is about builds with CUDA on machines without";
+  }
+  request_.overrides = {"runtime.device=cuda", "runtime.dtype=bfloat16"};
+  const std::string unlimited = text();
+  EXPECT_NE(unlimited.find("host memory"), std::string::npos) << unlimited;
+  EXPECT_EQ(unlimited.find("  limit"), std::string::npos) << unlimited;
+  request_.overrides.push_back("runtime.memory_limit=1GiB");
+  EXPECT_NE(text().find("  limit"), std::string::npos);
+  request_.overrides.back() = "runtime.memory_limit=64KiB";
+  EXPECT_NE(message().find("the memory limit is 64.0 KiB"), std::string::npos) << message();
 }
 
 // Weights and moments by hand: 4 bytes each, 64-byte aligned as all sizes here are.
@@ -170,7 +209,7 @@ TEST_F(Plan, IsTightOnTheQuickstart) {
 
 TEST_F(Plan, AsksForTheVocabulary) {
   std::ofstream(request_.config_path)
-      << std::string(kSmall).replace(std::string(kSmall).find("  vocab_size: 96\n"), 17, "");
+      << std::string(kPlanned).replace(std::string(kPlanned).find("  vocab_size: 96\n"), 17, "");
   EXPECT_NE(message().find("model.vocab_size=N"), std::string::npos) << message();
   request_.overrides = {"model.vocab_size=96"};
   EXPECT_EQ(message(), "");

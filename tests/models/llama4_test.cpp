@@ -141,6 +141,25 @@ TEST(Llama4, PartsCanBeLeftOut) {
   EXPECT_EQ(count_ops(graph, 3, "temperature_scale"), 0);
 }
 
+// By layer, where documents reach as far as sequences do.
+std::vector<bool> whole_sequences_of(const Graph& graph) {
+  std::vector<bool> whole;
+  for (const Node& node : graph.nodes) {
+    if (const auto* op = std::get_if<Attention>(&node.op)) whole.push_back(op->whole_sequences);
+  }
+  return whole;
+}
+
+TEST(Llama4, ChunksAreNoWholeSequences) {
+  ModelConfig config = small();
+  EXPECT_EQ(whole_sequences_of(build(config).graph), std::vector(4, false));
+  const ModelOptions options{.whole_sequences = true};
+  EXPECT_EQ(whole_sequences_of(build(config, options).graph),
+            std::vector({false, false, false, true}));
+  config.attention_chunk_size = 0;
+  EXPECT_EQ(whole_sequences_of(build(config, options).graph), std::vector(4, true));
+}
+
 std::vector<Route> routes_of(const Graph& graph) {
   std::vector<Route> routes;
   for (const Node& node : graph.nodes) {

@@ -19,10 +19,10 @@ const Mesh kTwoRanks{{2, 1, 1}};
 const Placement kSharded = Placement{}.with(Axis::dp, shard(0));
 
 // x times one square matrix after the other: for each, its layer and width.
-Graph chain(const std::vector<std::pair<int, std::string>>& weights) {
+Graph chain(const std::vector<std::pair<int, std::string>>& weights, DType dtype = DType::f32) {
   Graph graph;
   Builder b(graph);
-  Val x = b.input("x", {8, 16}, DType::f32, kSharded);
+  Val x = b.input("x", {8, 16}, dtype, kSharded);
   for (const auto& [layer, name] : weights) {
     const auto scope = b.scope("layers", layer);
     x = b.linear(x, b.parameter(name, {16, 16}, {}, kSharded));
@@ -31,7 +31,7 @@ Graph chain(const std::vector<std::pair<int, std::string>>& weights) {
   return graph;
 }
 
-// "gather a | matmul a": what each node reads of the weights.
+// "~a +a a": what each node reads of the weights; a cast, a gather, a product.
 std::string order_of(const Graph& graph) {
   std::vector<std::string> words;
   std::vector<std::string> names(graph.values.size());
@@ -39,9 +39,10 @@ std::string order_of(const Graph& graph) {
   for (const Node& node : graph.nodes) {
     const bool is_gather = std::holds_alternative<AllGather>(node.op);
     const std::string& weight = names[index(node.inputs[is_gather ? 0 : node.inputs.size() - 1])];
-    if (is_gather) names[index(node.outputs[0])] = weight;
+    const bool is_cast = std::holds_alternative<Cast>(node.op);
+    if (is_gather || is_cast) names[index(node.outputs[0])] = weight;
     if (is_gather && weight.empty()) continue;  // the result
-    words.push_back((is_gather ? "+" : "") + weight);
+    words.push_back((is_gather ? "+" : is_cast ? "~" : "") + weight);
   }
   return absl::StrJoin(words, " ");
 }
@@ -52,6 +53,14 @@ TEST(Prefetch, GathersOneLayerAhead) {
   EXPECT_EQ(order_of(graph), "+a a +b b +c c +d d +e e +f f");
   EXPECT_EQ(order_of(prefetch(graph)), "+a +b +c a +d b +e c +f d e f");
   EXPECT_EQ(order_of(reorder(prefetch(graph))), "+a +b +c a +d b +e c +f d e f");
+}
+
+// Shards are cast where they lie, right before they are gathered.
+TEST(Prefetch, CastsComeAlong) {
+  const Graph graph = parallelize(chain({{0, "a"}, {1, "b"}, {2, "c"}}, DType::bf16), kTwoRanks);
+  EXPECT_EQ(order_of(graph), "~a +a a ~b +b b ~c +c c");
+  EXPECT_EQ(order_of(prefetch(graph)), "~a +a ~b +b a ~c +c b c");
+  EXPECT_EQ(order_of(reorder(prefetch(graph))), "~a +a ~b +b a ~c +c b c");
 }
 
 // As many bytes ahead as a layer has, where layers differ.
@@ -107,6 +116,17 @@ TEST(Prefetch, AtMostTwoLayersAreAlive) {
     EXPECT_GE(most_gathered_bytes(graph, kTwoRanks), layer);
     EXPECT_LE(most_gathered_bytes(graph, kTwoRanks), 2 * layer);
   }
+}
+
+// The same of weights that are gathered as bf16: half of the bytes, and of each also the shard that
+// was cast.
+TEST(Prefetch, TwoLayersOfBf16TakeHalf) {
+  TrainingRun run = sharded_run(8);
+  run.dtype = DType::bf16;
+  const Graph graph = training_graphs(run)[0].graph;
+  const int64_t layer = bytes_of_layer(graph) / 2;
+  EXPECT_GE(most_gathered_bytes(graph, kTwoRanks), layer);
+  EXPECT_LE(most_gathered_bytes(graph, kTwoRanks), 2 * layer + 2 * layer / 2);
 }
 
 // In forward and in backward each weight of a layer is there before the layer begins.

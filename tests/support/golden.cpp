@@ -6,6 +6,8 @@
 #include <fstream>
 #include <sstream>
 
+#include "tests/support/folders.h"
+
 namespace caravan {
 namespace {
 
@@ -32,7 +34,7 @@ std::string first_difference(const std::string& actual, const std::string& golde
 }  // namespace
 
 void expect_golden(const std::string& file, const std::string& text) {
-  const std::string path = std::string(CARAVAN_SOURCE_DIR) + "/tests/golden/" + file;
+  const std::string path = source_folder() + "/tests/golden/" + file;
   if (const char* update = std::getenv("CARAVAN_UPDATE_GOLDEN"); update && *update == '1') {
     std::ofstream(path) << text;
     return;

@@ -29,6 +29,7 @@ struct TrainingRun {
   int64_t bucket_bytes = 4096;
   std::function<double(int64_t step)> learning_rate = [](int64_t) { return 1e-2; };
   bool recompute = true;
+  DType dtype = DType::f32;  // of activations; bf16 wants runner.reference
   RunnerOptions runner;
 };
 

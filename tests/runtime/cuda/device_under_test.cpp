@@ -119,7 +119,7 @@ Types f32_types(const Op& op, const OpCase& c) {
   TensorSpecs inputs;
   for (const Tensor& input : c.inputs) {
     types.inputs.push_back(input.dtype);
-    inputs.push_back(input.spec());
+    inputs.push_back({input.whole.empty() ? input.shape : input.whole, input.dtype});
   }
   for (const TensorSpec& output : infer(op, inputs)) types.outputs.push_back(output.dtype);
   return types;
@@ -147,6 +147,16 @@ std::vector<size_t> bf16_inputs(const Op& op) {
   return {};
 }
 
+// out and lse of an attention whose q, k and v have just been rounded: they would not fit otherwise.
+void attend_again(const AttentionGrad& op, OpCase& c) {
+  const Shape statistics = c.inputs[5].shape;
+  const auto made = run_reference(
+      Attention{op.head_dim, op.sequence_len, op.group, op.whole_sequences},
+      {{c.inputs[0], c.inputs[1], c.inputs[2], c.inputs[3]}, {c.inputs[0].shape, statistics}});
+  std::copy_n(made[0].words.begin(), made[0].size(), c.inputs[4].words.begin());
+  std::copy_n(made[1].words.begin(), made[1].size(), c.inputs[5].words.begin());
+}
+
 // The case with bf16 tensors, and its types; nothing where the op has no such case.
 std::optional<Types> to_bf16(const Op& op, OpCase& c) {
   std::vector<size_t> inputs = bf16_inputs(op);
@@ -156,6 +166,7 @@ std::optional<Types> to_bf16(const Op& op, OpCase& c) {
                             name(op) != "grouped_matmul_grad" &&
                             (matmul == nullptr || !matmul->f32_output);
   if (adds_in_bf16) inputs.push_back(c.inputs.size() - 1);
+  const auto* grad = std::get_if<AttentionGrad>(&op);
   Types types;
   TensorSpecs specs;
   for (size_t i = 0; i < c.inputs.size(); ++i) {
@@ -163,6 +174,7 @@ std::optional<Types> to_bf16(const Op& op, OpCase& c) {
     types.inputs.push_back(is_bf16 ? DType::bf16 : c.inputs[i].dtype);
     specs.push_back({c.inputs[i].shape, types.inputs.back()});
     if (!is_bf16) continue;
+    if (i == 4 && grad != nullptr) attend_again(*grad, c);
     for (int64_t e = 0; e < c.inputs[i].size(); ++e) {
       c.inputs[i].at(e) = round_to_bf16(c.inputs[i].at(e));
     }

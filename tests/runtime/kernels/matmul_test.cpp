@@ -56,12 +56,16 @@ TEST(MatMul, NoDepthGivesZeros) {
 }
 
 TEST(AddBias, AddsToEveryRow) {
-  check_op(AddBias{}, {{normal({131, 19}, 1), normal({19}, 2)}, {{131, 19}}, {}, 0});
+  for (const Shape& shape : {Shape{131, 19}, {5, 1}, {33, 64}, {3, 4104}, {0, 8}}) {
+    check_op(AddBias{}, {{normal(shape, 1), normal({shape[1]}, 2)}, {shape}, {}, 0});
+  }
 }
 
 TEST(SumRows, OddNumbersOfRows) {
   for (const int64_t rows : {0, 1, 63, 64, 65, 200, 5000}) {
-    check_op(SumRows{}, {{normal({rows, 21}, 1)}, {{21}}});
+    for (const int64_t columns : {21, 264}) {
+      check_op(SumRows{}, {{normal({rows, columns}, 1)}, {{columns}}});
+    }
   }
 }
 

@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "runtime/cpu/reference.h"
-#include "runtime/error.h"
 #include "runtime/rng.h"
 
 namespace caravan {
@@ -126,15 +125,7 @@ std::vector<Tensor> Call::finish() {
 
 std::vector<Tensor> run_reference(const Op& op, const OpCase& c) {
   Call call(c);
-  const KernelArgs args = call.args(0);
-  const auto run = [&](const auto& concrete) {
-    if constexpr (requires { reference::run(concrete, args); }) {
-      reference::run(concrete, args);
-    } else {
-      throw internal_error("this op has no specification of its own");
-    }
-  };
-  std::visit(run, op);
+  reference::run_any(op, call.args(0));
   return call.finish();
 }
 

@@ -81,4 +81,6 @@ inline void multiply_add(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uin
   emulator::warp_barrier(0xffffffffu);
 }
 
+inline float fast_exp2(float x) { return std::exp2(x); }
+
 }  // namespace caravan::cuda
