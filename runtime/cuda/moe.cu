@@ -306,6 +306,24 @@ __device__ inline int64_t further_passes(const Sorting& s) {
   return further;
 }
 
+// body(chunk, count of the expert) in order; a thread waits for eight counts together.
+template <typename Body>
+__device__ inline void for_each_count(const Sorting& s, int expert, const Body& body) {
+  constexpr int kAtOnce = 8;
+  for (int64_t first = 0; first < s.num_chunks; first += kAtOnce) {
+    int counts[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int64_t chunk = first + i;
+      counts[i] = chunk < s.num_chunks ? s.places[chunk * s.num_experts + expert] : 0;
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i < s.num_chunks) body(first + i, counts[i]);
+    }
+  }
+}
+
 // One block, a thread for each expert.
 __global__ void __launch_bounds__(kScanThreads) place_kernel(Sorting s) {
   __shared__ int last_end;
@@ -314,16 +332,16 @@ __global__ void __launch_bounds__(kScanThreads) place_kernel(Sorting s) {
     const int e = first + static_cast<int>(threadIdx.x);
     const bool exists = e < s.num_experts;
     int count = 0;
-    for (int64_t c = 0; exists && c < s.num_chunks; ++c) count += s.places[c * s.num_experts + e];
+    if (exists) for_each_count(s, e, [&](int64_t, int in_chunk) { count += in_chunk; });
     const int kept = min(count, s.room);
     const int end = before + scan_block(kept);
-    if (exists) s.ends[e] = end;
     int place = end - kept;
-    for (int64_t c = 0; exists && c < s.num_chunks; ++c) {
-      int32_t& at = s.places[c * s.num_experts + e];
-      const int in_chunk = at;
-      at = place;
-      place += in_chunk;
+    if (exists) {
+      s.ends[e] = end;
+      for_each_count(s, e, [&](int64_t chunk, int in_chunk) {
+        s.places[chunk * s.num_experts + e] = place;
+        place += in_chunk;
+      });
     }
     if (threadIdx.x == kScanThreads - 1) last_end = end;
     __syncthreads();
@@ -345,15 +363,26 @@ __global__ void order_kernel(const int32_t* experts, Chunks chunks, const int32_
   __syncwarp();
   const int64_t begin = blockIdx.x * chunks.picks_per_chunk;
   const int64_t end = min(chunks.picks, begin + chunks.picks_per_chunk);
-  for (int64_t i = begin + lane; i - lane < end; i += 32) {
-    const int expert = i < end ? experts[i] : -1;
-    const unsigned same = __match_any_sync(kAllLanes, expert);
-    const int rank = __popc(same & ((1u << lane) - 1));
-    const int place = expert < 0 ? 0 : next[expert] + rank;
-    __syncwarp();
-    if (expert >= 0 && rank == 0) next[expert] += __popc(same);
-    __syncwarp();
-    if (expert >= 0 && place < ends[expert]) order[place] = static_cast<int32_t>(i);
+  constexpr int kAtOnce = 4;  // picks that a lane waits for together
+  for (int64_t base = begin; base < end; base += 32 * kAtOnce) {
+    int picked[kAtOnce];
+#pragma unroll
+    for (int r = 0; r < kAtOnce; ++r) {
+      const int64_t i = base + 32 * r + lane;
+      picked[r] = i < end ? experts[i] : -1;
+    }
+#pragma unroll
+    for (int r = 0; r < kAtOnce; ++r) {
+      const int expert = picked[r];
+      const unsigned same = __match_any_sync(kAllLanes, expert);
+      const int rank = __popc(same & ((1u << lane) - 1));
+      const int place = expert < 0 ? 0 : next[expert] + rank;
+      __syncwarp();
+      if (expert >= 0 && rank == 0) next[expert] += __popc(same);
+      __syncwarp();
+      if (expert < 0 || place >= ends[expert]) continue;
+      order[place] = static_cast<int32_t>(base + 32 * r + lane);
+    }
   }
 }
 
