@@ -69,11 +69,11 @@ class CheckpointBench {
         world_(mpi.world()),
         backend_(make_cpu_backend({.num_threads = 1, .overlap = false})),
         mesh_(make_mesh(config, world_.size()).with_rank(world_.rank())),
-        plan_(plan_run(config, mesh_.with_rank(0), *backend_)),
+        plan_(plan_run(config, mesh_.with_rank(0), workspace_rule(DeviceKind::cpu, 1))),
         arena_(*backend_, plan_.layout, 0),
         shards_(shards_to_save(plan_, mesh_, arena_)) {
     Progress progress;
-    initialize_parameters(plan_, mesh_, arena_, 1, 1, progress);
+    initialize_parameters(plan_, mesh_, *backend_, arena_, 1, 1, progress);
   }
 
   nlohmann::json run() {

@@ -58,9 +58,8 @@ void compare_pools(std::vector<std::string> arguments) {
       static_cast<int>(config.parallel.dp.value_or(1) * config.parallel.ep.value_or(1) *
                        config.parallel.tp.value_or(1));
   validate(config, num_ranks);
-  const auto backend =
-      make_cpu_backend({.num_threads = threads_per_rank(config, 1), .overlap = false});
-  const RunPlan plan = plan_run(config, make_mesh(config, num_ranks), *backend);
+  const RunPlan plan = plan_run(config, make_mesh(config, num_ranks),
+                                workspace_rule(DeviceKind::cpu, threads_per_rank(config, 1)));
   nlohmann::json result = {{"arena_bytes", plan.arena_bytes()}};
   const BytesByCategory pools = pools_of(plan);
   for (size_t i = 0; i < pools.size(); ++i) {

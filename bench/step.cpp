@@ -88,7 +88,7 @@ class StepBench {
         session_(config, mpi, session_options(config)),
         batch_(config, session_.executor("update").input("input_ids").size(),
                static_cast<uint64_t>(session_.mesh().rank)) {
-    initialize_parameters(session_.plan(), session_.mesh(), session_.arena(),
+    initialize_parameters(session_.plan(), session_.mesh(), session_.backend(), session_.arena(),
                           static_cast<uint64_t>(config.train.seed), session_.num_threads(),
                           session_.progress());
   }

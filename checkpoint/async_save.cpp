@@ -19,8 +19,9 @@ bool is_ready(const std::future<T>& future) {
 }  // namespace
 
 struct AsyncSave::Save {
-  Save(SaveRequest&& wanted, std::span<std::byte> copy, const std::function<void()>& moved)
-      : request(std::move(wanted)), snapshot(request.shards, copy) {
+  Save(SaveRequest&& wanted, std::span<std::byte> copy, const std::function<void()>& moved,
+       const CopyOut& copy_out)
+      : request(std::move(wanted)), snapshot(request.shards, copy, copy_out) {
     request.source = [this, moved](size_t shard, int64_t first_byte, std::span<std::byte> out) {
       moved();
       snapshot.read(shard, first_byte, out);
@@ -44,14 +45,18 @@ struct AsyncSave::Save {
 };
 
 AsyncSave::AsyncSave(Communicator& world, WriterThread& writer, std::span<std::byte> copy,
-                     std::function<void()> moved)
-    : world_(world), writer_(writer), copy_(copy), moved_(std::move(moved)) {}
+                     std::function<void()> moved, CopyOut copy_out)
+    : world_(world),
+      writer_(writer),
+      copy_(copy),
+      moved_(std::move(moved)),
+      copy_out_(std::move(copy_out)) {}
 
 AsyncSave::~AsyncSave() = default;
 
 void AsyncSave::begin(SaveRequest request) {
   check(!in_flight(), "a save begins while another is in flight");
-  save_ = std::make_unique<Save>(std::move(request), copy_, moved_);
+  save_ = std::make_unique<Save>(std::move(request), copy_, moved_, copy_out_);
   save_->report = writer_.run([save = save_.get(), rank = world_.rank(), size = world_.size()] {
     std::string report = write_rank(save->request, rank, size);
     save->snapshot.close();  // also when it failed: nobody shall wait for it

@@ -33,9 +33,10 @@ class AsyncSave {
  public:
   // `copy`: room for what the writer has not read when training goes on (checkpoint/snapshot.h).
   // `moved`: called by the writer thread with each piece that it has written.
+  // `copy_out`: how live memory is read; see checkpoint/snapshot.h.
   AsyncSave(
       Communicator& world, WriterThread& writer, std::span<std::byte> copy,
-      std::function<void()> moved = [] {});
+      std::function<void()> moved = [] {}, CopyOut copy_out = copy_from_host_memory);
   ~AsyncSave();  // gives up what is in flight; older checkpoints stand
   AsyncSave(const AsyncSave&) = delete;
   AsyncSave& operator=(const AsyncSave&) = delete;
@@ -62,6 +63,7 @@ class AsyncSave {
   WriterThread& writer_;
   std::span<std::byte> copy_;
   std::function<void()> moved_;
+  CopyOut copy_out_;
   std::unique_ptr<Save> save_;
 };
 

@@ -7,8 +7,12 @@
 
 namespace caravan {
 
-Snapshot::Snapshot(std::span<const TensorShard> shards, std::span<std::byte> copy)
-    : shards_(shards), copy_(copy) {
+void copy_from_host_memory(void* host, const void* live, int64_t bytes) {
+  std::memcpy(host, live, static_cast<size_t>(bytes));
+}
+
+Snapshot::Snapshot(std::span<const TensorShard> shards, std::span<std::byte> copy, CopyOut copy_out)
+    : shards_(shards), copy_(copy), copy_out_(std::move(copy_out)) {
   for (const TensorShard& shard : shards_) {
     begin_.push_back(total_bytes_);
     total_bytes_ += size_bytes(shard);
@@ -21,10 +25,12 @@ void Snapshot::read(size_t shard, int64_t first_byte, std::span<std::byte> out) 
   if (cancelled_) throw checkpoint_error("the save was given up");
   const int64_t at = begin_[shard] + first_byte;
   check(at == position_, "snapshot: byte %d is read after byte %d", at, position_);
-  const std::byte* from = at >= copied_from_
-                              ? copy_.data() + (at - copied_from_)
-                              : static_cast<const std::byte*>(shards_[shard].data) + first_byte;
-  std::memcpy(out.data(), from, out.size());
+  if (at >= copied_from_) {
+    std::memcpy(out.data(), copy_.data() + (at - copied_from_), out.size());
+  } else {
+    copy_out_(out.data(), static_cast<const std::byte*>(shards_[shard].data) + first_byte,
+              std::ssize(out));
+  }
   position_ += static_cast<int64_t>(out.size());
   changed_.notify_all();
 }
@@ -50,9 +56,8 @@ void Snapshot::copy_rest() {
     const int64_t end = begin_[i] + size_bytes(shards_[i]);
     const int64_t begin = std::max(begin_[i], copied_from_);
     if (begin >= end) continue;
-    std::memcpy(copy_.data() + (begin - copied_from_),
-                static_cast<const std::byte*>(shards_[i].data) + (begin - begin_[i]),
-                static_cast<size_t>(end - begin));
+    copy_out_(copy_.data() + (begin - copied_from_),
+              static_cast<const std::byte*>(shards_[i].data) + (begin - begin_[i]), end - begin);
   }
 }
 

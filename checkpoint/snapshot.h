@@ -9,6 +9,7 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <mutex>
 #include <span>
 #include <vector>
@@ -17,11 +18,16 @@
 
 namespace caravan {
 
+// Copies live memory, that may be a device's, to the host. Called by both threads.
+using CopyOut = std::function<void(void* host, const void* live, int64_t bytes)>;
+void copy_from_host_memory(void* host, const void* live, int64_t bytes);
+
 class Snapshot {
  public:
   // The shards point to live memory. `copy` is room for what may have to be moved out of the way:
   // at most so many bytes are ever copied, none when it is empty. Both outlive the snapshot.
-  Snapshot(std::span<const TensorShard> shards, std::span<std::byte> copy);
+  Snapshot(std::span<const TensorShard> shards, std::span<std::byte> copy,
+           CopyOut copy_out = copy_from_host_memory);
   Snapshot(const Snapshot&) = delete;
   Snapshot& operator=(const Snapshot&) = delete;
 
@@ -44,6 +50,7 @@ class Snapshot {
 
   std::span<const TensorShard> shards_;
   std::span<std::byte> copy_;
+  CopyOut copy_out_;
   std::vector<int64_t> begin_;  // of each shard, when all lie one after another
   int64_t total_bytes_ = 0;
 

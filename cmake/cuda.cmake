@@ -4,6 +4,7 @@ set_property(CACHE CARAVAN_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(CARAVAN_CUDA_ARCHITECTURES 90 CACHE STRING "Of 80 (A100), 90 (H100, H200), 100 (B200): a list")
 
 set(CARAVAN_HAS_CUDA FALSE)
+set(CARAVAN_HAS_NCCL FALSE)
 if(NOT CARAVAN_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "CARAVAN_CUDA is '${CARAVAN_CUDA}': it must be AUTO, ON or OFF")
 endif()
@@ -38,3 +39,40 @@ endif()
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_FLAGS_RELEASE "-O3 -DNDEBUG")
 message(STATUS "CUDA: toolkit ${CUDAToolkit_VERSION}, architectures ${CMAKE_CUDA_ARCHITECTURES}")
+
+# Without NCCL ranks of several devices exchange bytes by way of the host.
+find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} ENV NCCL_HOME
+  PATH_SUFFIXES include)
+find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} ENV NCCL_HOME
+  PATH_SUFFIXES lib lib64)
+if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
+  set(CARAVAN_HAS_NCCL TRUE)
+  add_library(NCCL::nccl SHARED IMPORTED)
+  set_target_properties(NCCL::nccl PROPERTIES IMPORTED_LOCATION ${NCCL_LIBRARY}
+    INTERFACE_INCLUDE_DIRECTORIES ${NCCL_INCLUDE_DIR})
+  message(STATUS "NCCL: ${NCCL_LIBRARY}")
+else()
+  message(STATUS "NCCL: not found, ranks communicate through the host (libnccl-dev, or NCCL_HOME)")
+endif()
+
+# cuDNN for attention: its library, and the headers of cudnn-frontend, which are not part of it.
+set(CARAVAN_CUDNN_FRONTEND "$ENV{HOME}/.cache/caravan/cudnn-frontend-1.32.0" CACHE PATH
+  "Where the headers of cudnn-frontend are; launch/setup.sh puts them there")
+find_path(CARAVAN_CUDNN_INCLUDE cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+find_library(CARAVAN_CUDNN_LIBRARY cudnn HINTS ${CUDAToolkit_LIBRARY_DIR})
+find_path(CARAVAN_CUDNN_FRONTEND_INCLUDE cudnn_frontend.h
+  PATHS ${CARAVAN_CUDNN_FRONTEND} PATH_SUFFIXES include NO_DEFAULT_PATH)
+set(CARAVAN_HAS_CUDNN FALSE)
+if(NOT CARAVAN_CUDNN_INCLUDE OR NOT CARAVAN_CUDNN_LIBRARY)
+  message(STATUS "cuDNN: not found, attention runs on our own kernels")
+elseif(NOT CARAVAN_CUDNN_FRONTEND_INCLUDE)
+  message(STATUS "cuDNN: no cudnn_frontend.h in ${CARAVAN_CUDNN_FRONTEND}, attention runs on our own "
+    "kernels (launch/setup.sh fetches it)")
+else()
+  set(CARAVAN_HAS_CUDNN TRUE)
+  message(STATUS "cuDNN: ${CARAVAN_CUDNN_LIBRARY}, headers ${CARAVAN_CUDNN_FRONTEND_INCLUDE}")
+  add_library(caravan_cudnn INTERFACE)
+  target_include_directories(caravan_cudnn SYSTEM INTERFACE
+    ${CARAVAN_CUDNN_FRONTEND_INCLUDE} ${CARAVAN_CUDNN_INCLUDE})
+  target_link_libraries(caravan_cudnn INTERFACE ${CARAVAN_CUDNN_LIBRARY} CUDA::cudart_static ${CMAKE_DL_LIBS})
+endif()

@@ -14,7 +14,9 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "launch/machine.h"
+#include "parallel/nccl_communicator.h"
 #include "runtime/cpu/gemm_kernel.h"
+#include "runtime/cuda/cuda.h"
 #include "runtime/error.h"
 #include "runtime/memory_limit.h"
 #include "runtime/types.h"
@@ -54,12 +56,63 @@ void add_versions(DoctorReport& report) {
   report.facts.push_back({"CPU kernels", cpu::best_gemm_kernel().name});
   report.facts.push_back({"yaml-cpp", CARAVAN_YAML_CPP_VERSION});
   report.facts.push_back({"SentencePiece", CARAVAN_SENTENCEPIECE_VERSION});
-  report.facts.push_back({"devices", "cpu (this version has no other)"});
   const std::string mpirun = find_program("mpirun");
   report.facts.push_back({"mpirun", mpirun.empty() ? "not found" : mpirun});
   if (mpirun.empty()) {
     report.findings.push_back({"mpirun is not in PATH: only one process can be started",
                                "install the package openmpi-bin, or run launch/setup.sh"});
+  }
+}
+
+std::string or_none(const std::string& version) { return version.empty() ? "none" : version; }
+
+void add_cuda_devices(DoctorReport& report, const CudaStatus& status) {
+  for (size_t i = 0; i < status.devices.size(); ++i) {
+    const CudaDevice& device = status.devices[i];
+    report.facts.push_back(
+        {absl::StrFormat("cuda:%d", i),
+         absl::StrFormat("%s, capability %d.%d, %s, %s free", device.name, device.major,
+                         device.minor, format_bytes(device.total_bytes),
+                         format_bytes(device.free_bytes))});
+    if (device.major >= 8) continue;
+    report.findings.push_back(
+        {absl::StrFormat("cuda:%d is too old: it has no bf16 matrix units", i),
+         "use an A100 or newer, or runtime.device=cpu"});
+  }
+}
+
+void add_cuda(DoctorReport& report) {
+  const CudaStatus status = examine_cuda(true);
+  if (!status.is_built_in) {
+    report.facts.push_back({"CUDA", "not in this build"});
+    if (std::filesystem::exists("/dev/nvidiactl")) {
+      report.findings.push_back({"this machine has an NVIDIA device that this build cannot use",
+                                 "install the CUDA toolkit 13 and configure with "
+                                 "-DCARAVAN_CUDA=ON"});
+    }
+    return;
+  }
+  report.facts.push_back({"CUDA driver", or_none(status.driver)});
+  report.facts.push_back({"CUDA toolkit", status.runtime});
+  report.facts.push_back({"cuDNN", or_none(status.cudnn)});
+  report.facts.push_back({"NCCL", or_none(nccl_version())});
+  add_cuda_devices(report, status);
+  const bool has_device = std::filesystem::exists("/dev/nvidiactl");
+  if (status.problem.empty() || !has_device) {
+    if (!status.problem.empty()) report.facts.push_back({"CUDA devices", status.problem});
+  } else {
+    report.findings.push_back({"CUDA: " + status.problem,
+                               "update the NVIDIA driver, or give the "
+                               "container access to it (--gpus all)"});
+  }
+  if (status.devices.empty()) return;
+  if (status.cudnn.empty()) {
+    report.findings.push_back({"this build has no cuDNN: attention uses slower kernels",
+                               "install cuDNN 9 (cudnn-cuda-13) and configure again"});
+  }
+  if (nccl_version().empty() && status.devices.size() > 1) {
+    report.findings.push_back({"this build has no NCCL: ranks communicate through the host",
+                               "install libnccl-dev and configure again"});
   }
 }
 
@@ -151,6 +204,7 @@ DoctorReport examine_machine() {
   DoctorReport report;
   add_versions(report);
   add_processors(report);
+  add_cuda(report);
   add_memory(report);
   add_shared_memory(report);
   add_locked_memory(report);

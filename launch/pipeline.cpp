@@ -4,39 +4,15 @@
 
 #include "launch/layout_rules.h"
 #include "launch/model_options.h"
+#include "launch/passes.h"
 #include "models/model.h"
-#include "optim/optimizer.h"
-#include "parallel/bucket.h"
-#include "parallel/expand_experts.h"
-#include "parallel/parallelize.h"
-#include "parallel/prefetch.h"
-#include "parallel/shard_parameters.h"
 #include "runtime/builder.h"
 #include "runtime/error.h"
-#include "runtime/passes/autodiff.h"
-#include "runtime/passes/fuse_add.h"
-#include "runtime/passes/merge_loss.h"
 #include "runtime/passes/plan_memory.h"
-#include "runtime/passes/prune.h"
-#include "runtime/passes/recompute.h"
 #include "runtime/passes/schedule.h"
 
 namespace caravan {
 namespace {
-
-enum class ProgramKind { accumulate, update, evaluate };
-
-std::string_view name(ProgramKind kind) {
-  switch (kind) {
-    case ProgramKind::accumulate:
-      return "accumulate";
-    case ProgramKind::update:
-      return "update";
-    case ProgramKind::evaluate:
-      return "evaluate";
-  }
-  throw internal_error("unknown kind of program");
-}
 
 OptimizerSettings optimizer_settings(const Config& config) {
   const OptimizerConfig& o = config.optimizer;
@@ -50,75 +26,22 @@ OptimizerSettings optimizer_settings(const Config& config) {
           .router_bias_rate = static_cast<float>(moe.bias_update_rate)};
 }
 
-class Pipeline {
- public:
-  Pipeline(const Config& config, const Mesh& mesh, int64_t accumulation_steps,
-           const GraphObserver& observer)
-      : config_(config), mesh_(mesh), accumulates_(accumulation_steps > 1), observer_(observer) {}
-
-  // Every pass up to the order of execution.
-  Graph build(ProgramKind kind) const {
-    const auto passed = [&](std::string_view pass, const Graph& graph) {
-      verify(graph, pass);
-      if (observer_) observer_(name(kind), pass, graph);
-    };
-    Graph graph;
-    const LossSums loss = build_forward(graph, kind != ProgramKind::evaluate);
-    if (config_.parallel.zero >= 3) graph = shard_parameters(std::move(graph), mesh_);
-    if (kind == ProgramKind::evaluate) {
-      graph.outputs = {{"loss_sum", loss.loss_sum}, {"num_valid", loss.num_valid}};
-    }
-    passed("build", graph);
-    if (kind != ProgramKind::evaluate) {
-      Differentiated backward = differentiate(std::move(graph), loss.loss_sum);
-      graph = std::move(backward.graph);
-      passed("autodiff", graph);
-      graph = merge_loss(std::move(graph));
-      passed("merge_loss", graph);
-      if (config_.runtime.recompute == Recompute::automatic) graph = recompute(std::move(graph));
-      passed("recompute", graph);
-      append_optimizer(graph, kind,
-                       {backward.gradients, loss.loss_sum, loss.num_valid, loss.routers});
-      graph = prune(std::move(graph));
-      passed("optimizer", graph);
-    }
-    graph = parallelize(graph, mesh_);
-    passed("parallelize", graph);
-    graph = prefetch(std::move(graph));
-    passed("prefetch", graph);
-    graph = expand_experts(std::move(graph), mesh_);
-    passed("expand_experts", graph);
-    graph = fuse_add(std::move(graph));
-    passed("fuse_add", graph);
-    graph = bucket_gradients(reorder(std::move(graph)), config_.parallel.bucket_bytes);
-    passed("bucket", graph);
-    graph = reorder(std::move(graph));
-    passed("schedule", graph);
-    return graph;
-  }
-
- private:
-  LossSums build_forward(Graph& graph, bool training) const {
-    Builder b(graph, config_.runtime.dtype);
-    const int64_t replicas = mesh_.size(Axis::dp) * mesh_.size(Axis::ep);
-    const BatchInputs batch =
-        declare_batch(b, config_.train.micro_batch_size * replicas, config_.data.sequence_len);
-    return model_loss(b, config_.model, batch, model_options(config_, mesh_, training));
-  }
-
-  void append_optimizer(Graph& graph, ProgramKind kind, const MicroBatchResult& result) const {
-    const OptimizerSettings settings = optimizer_settings(config_);
-    if (kind == ProgramKind::accumulate)
-      append_accumulate(graph, result, settings);
-    else
-      append_update(graph, result, accumulates_, settings);
-  }
-
-  const Config& config_;
-  const Mesh& mesh_;
-  bool accumulates_;
-  const GraphObserver& observer_;
-};
+Graph build_graph(ProgramKind kind, const Config& config, const PassSettings& settings,
+                  const GraphObserver& observer) {
+  const Mesh& mesh = settings.mesh;
+  Graph forward;
+  Builder b(forward, config.runtime.dtype);
+  const int64_t replicas = mesh.size(Axis::dp) * mesh.size(Axis::ep);
+  const BatchInputs batch =
+      declare_batch(b, config.train.micro_batch_size * replicas, config.data.sequence_len);
+  const bool training = kind != ProgramKind::evaluate;
+  const LossSums loss = model_loss(b, config.model, batch, model_options(config, mesh, training));
+  const PassObserver passed = [&](std::string_view pass, const Graph& graph) {
+    if (observer) observer(name(kind), pass, graph);
+  };
+  return placed_graph(logical_graph(kind, std::move(forward), loss, settings, passed), settings,
+                      passed);
+}
 
 }  // namespace
 
@@ -156,19 +79,23 @@ std::string describe_mesh(const Config& config, const Mesh& mesh) {
   return to_string(mesh) + (splits_sequences ? ", sequence parallel" : "");
 }
 
-RunPlan plan_run(const Config& config, const Mesh& mesh, const Backend& backend,
+RunPlan plan_run(const Config& config, const Mesh& mesh, const WorkspaceRule& workspace,
                  const GraphObserver& observer) {
   RunPlan run;
   run.mesh = mesh;
   run.accumulation_steps = accumulation_steps(config, mesh.num_ranks());
-  const Pipeline pipeline(config, mesh, run.accumulation_steps, observer);
+  const PassSettings settings{.mesh = mesh,
+                              .optimizer = optimizer_settings(config),
+                              .accumulates = run.accumulation_steps > 1,
+                              .recompute = config.runtime.recompute == Recompute::automatic,
+                              .bucket_bytes = config.parallel.bucket_bytes};
   std::vector<ProgramKind> kinds = {ProgramKind::update};  // first: it declares everything
   if (run.accumulation_steps > 1) kinds.push_back(ProgramKind::accumulate);
   kinds.push_back(ProgramKind::evaluate);
   for (const ProgramKind kind : kinds) {
     Program& program = run.programs.emplace_back();
     program.name = name(kind);
-    program.graph = pipeline.build(kind);
+    program.graph = build_graph(kind, config, settings, observer);
     program.mesh = mesh;
   }
   std::vector<const Graph*> graphs;
@@ -177,8 +104,8 @@ RunPlan plan_run(const Config& config, const Mesh& mesh, const Backend& backend,
 
   const PlanOptions options{.keep_all = config.runtime.keep_all,
                             .workspace_bytes = [&](const Graph& graph, const Node& node) {
-                              return backend.workspace_bytes(node.op, specs_of(graph, node.inputs),
-                                                             specs_of(graph, node.outputs));
+                              return workspace(node.op, specs_of(graph, node.inputs),
+                                               specs_of(graph, node.outputs));
                             }};
   for (Program& program : run.programs) {
     program.steps = schedule(program.graph);

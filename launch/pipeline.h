@@ -1,4 +1,4 @@
-// From a configuration to Programs: the one place that knows every pass and their order.
+// From a configuration to Programs, through the passes of passes.h.
 #pragma once
 
 #include <functional>
@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "launch/config.h"
+#include "launch/device.h"
 #include "runtime/backend.h"
 #include "runtime/mesh.h"
 #include "runtime/program.h"
@@ -25,8 +26,7 @@ struct RunPlan {
   int64_t arena_bytes() const { return layout.bytes + transient_bytes(); }
 };
 
-// Called with the graph after each pass: "build", "autodiff", "optimizer", "parallelize",
-// "prefetch", "expand_experts", "bucket", "schedule" and others between them.
+// Called with the graph after each pass: see PassObserver in passes.h.
 using GraphObserver =
     std::function<void(std::string_view program, std::string_view pass, const Graph& graph)>;
 
@@ -37,8 +37,7 @@ Mesh make_mesh(const Config& config, int world_size);
 std::string describe_mesh(const Config& config, const Mesh& mesh);
 
 // Plans every program of a training run. `config` is validated and its model has a vocabulary.
-// The backend only answers how much scratch memory its kernels need.
-RunPlan plan_run(const Config& config, const Mesh& mesh, const Backend& backend,
+RunPlan plan_run(const Config& config, const Mesh& mesh, const WorkspaceRule& workspace,
                  const GraphObserver& observer = {});
 
 }  // namespace caravan

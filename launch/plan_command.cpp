@@ -21,6 +21,7 @@
 #include "launch/session.h"
 #include "parallel/parallelize.h"
 #include "runtime/builder.h"
+#include "runtime/cuda/cuda.h"
 #include "runtime/error.h"
 #include "runtime/plan_svg.h"
 #include "runtime/report.h"
@@ -66,6 +67,7 @@ void expect_known(const char* what, const std::string& given,
 struct PlanView {
   Config config;
   int num_ranks = 1;
+  DeviceKind device = DeviceKind::cpu;
   RunPlan run;
   MemoryReport memory;
 };
@@ -230,6 +232,10 @@ void print_json(const PlanView& view, std::ostream& out) {
 
 constexpr int kMostRanks = 1 << 20;
 
+bool is_limit_set(const Config& config) {
+  return config.runtime.memory_limit || std::getenv("CARAVAN_MEMLIMIT") != nullptr;
+}
+
 int ranks_of(const PlanRequest& request, const Config& config) {
   if (request.num_ranks > 0) return request.num_ranks;
   const ParallelConfig& p = config.parallel;
@@ -240,18 +246,34 @@ int ranks_of(const PlanRequest& request, const Config& config) {
       product, kMostRanks));
 }
 
+// Of a device: that of this machine, when it has one; else only what was asked for.
+std::optional<MemoryLimit> limit_for(const PlanView& view, int ranks_on_node) {
+  MemoryLimitRequest request{.configured_bytes = view.config.runtime.memory_limit,
+                             .ranks_on_node = ranks_on_node,
+                             .system = read_system_memory()};
+  if (view.device == DeviceKind::cuda) {
+    const std::vector<CudaDevice> devices = examine_cuda(true).devices;
+    if (devices.empty() && !is_limit_set(view.config)) return std::nullopt;
+    request.ranks_on_node = 1;
+    request.device_free_bytes = devices.empty() ? 0 : devices[0].free_bytes;
+  }
+  return memory_limit(request);
+}
+
 // As if this machine held as many of the ranks as it has processors.
 MemoryReport report_for(const PlanView& view, int ranks_on_node) {
-  const MemoryLimit limit = memory_limit({.configured_bytes = view.config.runtime.memory_limit,
-                                          .ranks_on_node = ranks_on_node,
-                                          .system = read_system_memory()});
-  ReportOptions options{.limit = limit,
+  const MemoryLimit host = memory_limit(
+      {.configured_bytes = {}, .ranks_on_node = ranks_on_node, .system = read_system_memory()});
+  const bool is_on_device = view.device == DeviceKind::cuda;
+  ReportOptions options{.limit = limit_for(view, ranks_on_node),
                         .host = {{"libraries and code", resident_bytes()},
                                  {"batches read ahead", feed_bytes(view.config)}},
+                        .is_on_device = is_on_device,
                         .zero = static_cast<int>(view.config.parallel.zero),
                         .dp = view.run.mesh.size(Axis::dp)};
   const auto report = [&] { return memory_report(view.run.layout, view.run.programs, options); };
-  const int64_t room = limit.bytes - report().process_bytes();
+  const int64_t room = is_on_device ? host.bytes - report().host_bytes()
+                                    : options.limit->bytes - report().process_bytes();
   options.host.push_back(
       {"checkpoint copy",
        checkpoint_copy_bytes(view.config, view.run, view.run.mesh.with_rank(0), room)});
@@ -261,11 +283,15 @@ MemoryReport report_for(const PlanView& view, int ranks_on_node) {
 // The workspace of kernels depends on the number of threads, so the plan does.
 PlanView make_view(const Config& config, int num_ranks, const GraphObserver& observer) {
   validate(config, num_ranks);
-  PlanView view{.config = config, .num_ranks = num_ranks, .run = {}, .memory = {}};
+  PlanView view{.config = config,
+                .num_ranks = num_ranks,
+                .device = plan_device(config),
+                .run = {},
+                .memory = {}};
   const int ranks_on_node = std::min(num_ranks, usable_processors());
-  const auto backend =
-      make_cpu_backend({.num_threads = threads_per_rank(config, ranks_on_node), .overlap = false});
-  view.run = plan_run(config, make_mesh(config, num_ranks), *backend, observer);
+  const int num_threads = threads_per_rank(config, ranks_on_node);
+  view.run = plan_run(config, make_mesh(config, num_ranks),
+                      workspace_rule(view.device, num_threads), observer);
   view.memory = report_for(view, ranks_on_node);
   return view;
 }
@@ -293,9 +319,7 @@ void write_svg(const PlanView& view, const Program& program, const std::string& 
 
 // A limit that somebody set is kept; `auto` describes this machine, which need not be the one.
 void check_view(const PlanView& view, std::ostream& out) {
-  const bool is_set =
-      view.config.runtime.memory_limit || std::getenv("CARAVAN_MEMLIMIT") != nullptr;
-  if (is_set) return check_limit(view.memory);
+  if (is_limit_set(view.config)) return check_limit(view.memory);
   const std::string problem = over_limit(view.memory);
   if (!problem.empty()) out << "\ndoes not fit on this machine: " << problem << "\n";
 }

@@ -144,7 +144,7 @@ std::optional<ResumedRun> resume_run(const ResumeChoice& choice, Session& sessio
       if (console) console->line(absl::StrFormat("resuming from %s", paths[i]));
       note_layout(header, session.mesh(), console);
       error = common_error(world, [&] {
-        load_persistent(session.plan(), session.mesh(), session.arena(), *reader,
+        load_persistent(session.plan(), session.mesh(), session.backend(), session.arena(), *reader,
                         session.progress());
       });
       if (error.empty()) return ResumedRun{paths[i], restore(header)};

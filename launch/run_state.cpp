@@ -1,6 +1,7 @@
 #include "launch/run_state.h"
 
 #include <algorithm>
+#include <bit>
 #include <optional>
 
 #include "runtime/error.h"
@@ -36,12 +37,25 @@ std::optional<Box> box_to_save(const Value& value, const Mesh& mesh) {
   return box;
 }
 
-void fill_normal(const Value& value, const Box& box, float* out, uint64_t seed, int num_threads) {
+// What passes through host memory at a time on its way to the device.
+constexpr int64_t kChunkBytes = int64_t{32} << 20;
+
+// The box seen as rows of its last dim.
+struct Rows {
+  explicit Rows(const Box& box)
+      : columns(box.extent.empty() ? 1 : box.extent.back()),
+        count(columns == 0 ? 0 : num_elements(box.extent) / columns) {}
+  int64_t columns;
+  int64_t count;
+};
+
+// Rows [begin, end) of the box.
+void draw_normal(const Value& value, const Box& box, int64_t begin, int64_t end, float* out,
+                 uint64_t seed, int num_threads) {
   const RandomStream stream(seed, RandomPurpose::init, stable_hash(value.name));
-  const int64_t columns = box.extent.empty() ? 1 : box.extent.back();
-  const int64_t rows = columns == 0 ? 0 : num_elements(box.extent) / columns;
+  const int64_t columns = Rows(box).columns;
 #pragma omp parallel for num_threads(num_threads) schedule(static)
-  for (int64_t row = 0; row < rows; ++row) {
+  for (int64_t row = begin; row < end; ++row) {
     int64_t rest = row, global = 0, stride = 1;  // element of the global tensor, last dim first
     for (size_t d = box.extent.size(); d-- > 0;) {
       const bool is_last = d + 1 == box.extent.size();
@@ -52,28 +66,50 @@ void fill_normal(const Value& value, const Box& box, float* out, uint64_t seed, 
     }
     for (int64_t column = 0; column < columns; ++column) {
       const double normal = stream.normal(static_cast<uint64_t>(global + column));
-      out[row * columns + column] = static_cast<float>(normal * value.init.std);
+      out[(row - begin) * columns + column] = static_cast<float>(normal * value.init.std);
     }
   }
 }
 
+void fill_normal(const Value& value, const Box& box, Backend& backend, std::byte* to, uint64_t seed,
+                 int num_threads) {
+  const Rows rows(box);
+  if (backend.is_host_memory()) {
+    draw_normal(value, box, 0, rows.count, reinterpret_cast<float*>(to), seed, num_threads);
+    return;
+  }
+  const int64_t row_bytes = rows.columns * size_bytes(DType::f32);
+  const int64_t step = std::max<int64_t>(1, kChunkBytes / std::max<int64_t>(1, row_bytes));
+  std::vector<float> chunk(static_cast<size_t>(std::min(step, rows.count) * rows.columns));
+  for (int64_t begin = 0; begin < rows.count; begin += step) {
+    const int64_t end = std::min(rows.count, begin + step);
+    draw_normal(value, box, begin, end, chunk.data(), seed, num_threads);
+    backend.copy_in(to + begin * row_bytes, chunk.data(), (end - begin) * row_bytes);
+  }
+}
+
+void fill(Backend& backend, std::byte* to, const Box& box, float value) {
+  backend.fill(to, std::bit_cast<uint32_t>(value),
+               num_elements(box.extent) * size_bytes(DType::f32));
+}
+
 }  // namespace
 
-void initialize_parameters(const RunPlan& run, const Mesh& mesh, const Arena& arena, uint64_t seed,
-                           int num_threads, Progress& progress) {
+void initialize_parameters(const RunPlan& run, const Mesh& mesh, Backend& backend,
+                           const Arena& arena, uint64_t seed, int num_threads, Progress& progress) {
   for (const Value* value : saved_values(run)) {
     progress.moved();
     const Box box = local_box(value->global_shape, value->placement, mesh);
-    auto* out = reinterpret_cast<float*>(address(arena, *value));
+    std::byte* const to = address(arena, *value);
     switch (value->init.kind) {
       case Initializer::Kind::zeros:
-        std::fill_n(out, num_elements(box.extent), 0.0f);
+        fill(backend, to, box, 0.0f);
         break;
       case Initializer::Kind::ones:
-        std::fill_n(out, num_elements(box.extent), 1.0f);
+        fill(backend, to, box, 1.0f);
         break;
       case Initializer::Kind::normal:
-        fill_normal(*value, box, out, seed, num_threads);
+        fill_normal(*value, box, backend, to, seed, num_threads);
         break;
     }
   }
@@ -130,24 +166,50 @@ bool starts_anew(const Value& value, const CheckpointReader& checkpoint) {
   return value.name.starts_with("router_bias.") && !checkpoint.has_tensor(value.name);
 }
 
+// Into device memory: some rows of dim 0 at a time. The reader checks whole blocks of a file, so
+// few rows would have it read blocks twice.
+void read_through_host(TensorRequest request, Backend& backend, CheckpointReader& checkpoint) {
+  auto* const to = static_cast<std::byte*>(request.data);
+  const Box box{request.offset, request.extent};
+  const int64_t rows = box.extent.empty() ? 1 : box.extent[0];
+  const int64_t row_bytes = num_elements(box.extent) / rows * size_bytes(request.dtype);
+  const int64_t step = std::clamp<int64_t>(kChunkBytes / row_bytes, 1, rows);
+  std::vector<std::byte> chunk(static_cast<size_t>(step * row_bytes));
+  request.data = chunk.data();
+  for (int64_t begin = 0; begin < rows; begin += step) {
+    const int64_t count = std::min(step, rows - begin);
+    if (!box.extent.empty()) {
+      request.offset[0] = box.offset[0] + begin;
+      request.extent[0] = count;
+    }
+    checkpoint.read(request);
+    backend.copy_in(to + begin * row_bytes, chunk.data(), count * row_bytes);
+  }
+}
+
 }  // namespace
 
-void load_persistent(const RunPlan& run, const Mesh& mesh, const Arena& arena,
+void load_persistent(const RunPlan& run, const Mesh& mesh, Backend& backend, const Arena& arena,
                      CheckpointReader& checkpoint, Progress& progress) {
   for (const Value* value : saved_values(run)) {
     progress.moved();
     const Box box = local_box(value->global_shape, value->placement, mesh);
     if (num_elements(box.extent) == 0) continue;  // all of it is on other ranks
     if (starts_anew(*value, checkpoint)) {
-      std::fill_n(reinterpret_cast<float*>(address(arena, *value)), num_elements(box.extent), 0.0f);
+      fill(backend, address(arena, *value), box, 0.0f);
       continue;
     }
-    checkpoint.read({.name = value->name,
-                     .dtype = value->dtype,
-                     .global_shape = value->global_shape,
-                     .offset = box.offset,
-                     .extent = box.extent,
-                     .data = address(arena, *value)});
+    const TensorRequest request{.name = value->name,
+                                .dtype = value->dtype,
+                                .global_shape = value->global_shape,
+                                .offset = box.offset,
+                                .extent = box.extent,
+                                .data = address(arena, *value)};
+    if (backend.is_host_memory()) {
+      checkpoint.read(request);
+    } else {
+      read_through_host(request, backend, checkpoint);
+    }
   }
 }
 

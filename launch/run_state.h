@@ -15,12 +15,12 @@
 namespace caravan {
 
 // Weights as a function of (seed, name, global element), the same in every layout. Moments are 0.
-void initialize_parameters(const RunPlan& run, const Mesh& mesh, const Arena& arena, uint64_t seed,
-                           int num_threads, Progress& progress);
+void initialize_parameters(const RunPlan& run, const Mesh& mesh, Backend& backend,
+                           const Arena& arena, uint64_t seed, int num_threads, Progress& progress);
 
 // What this rank writes of a checkpoint: parameters and optimizer state, each element by exactly
 // one rank. What the data-parallel ranks hold alike they write in equal parts. Accumulators are
-// empty between steps and not saved. The shards point into the arena (host memory).
+// empty between steps and not saved. The shards point into the arena, and so to device memory.
 std::vector<TensorShard> shards_to_save(const RunPlan& run, const Mesh& mesh, const Arena& arena);
 
 // Bytes of those shards.
@@ -37,7 +37,7 @@ int64_t checkpoint_copy_bytes(const Config& config, const RunPlan& run, const Me
 // Reads this rank's part of parameters and optimizer state from a checkpoint of any layout.
 // A checkpoint error names the first tensor that is missing or differs in shape; only biases of
 // routers that it does not have start at zero.
-void load_persistent(const RunPlan& run, const Mesh& mesh, const Arena& arena,
+void load_persistent(const RunPlan& run, const Mesh& mesh, Backend& backend, const Arena& arena,
                      CheckpointReader& checkpoint, Progress& progress);
 
 int64_t num_parameters(const RunPlan& run);  // elements of all weights, over all ranks

@@ -29,8 +29,12 @@ Saver::Saver(const Config& config, Session& session, Console* console, std::stri
       console_(console),
       attempt_(std::move(attempt)),
       data_identity_(std::move(data_identity)),
-      save_(session.world(), writer_, session.checkpoint_copy(),
-            [&session] { session.progress().moved(); }) {}
+      save_(
+          session.world(), writer_, session.checkpoint_copy(),
+          [&session] { session.progress().moved(); },
+          [&session](void* host, const void* live, int64_t bytes) {
+            session.backend().copy_out_settled(host, live, bytes);
+          }) {}
 
 // While it lives, training waits for a save.
 class Saver::Wait {

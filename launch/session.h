@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "launch/device.h"
 #include "launch/pipeline.h"
 #include "parallel/mpi_session.h"
 #include "parallel/process_groups.h"
@@ -49,14 +50,23 @@ class Session {
   bool is_first_rank() const { return mesh_.rank == 0; }
   Progress& progress() { return progress_; }
   Executor& executor(std::string_view program);  // internal error when the run has none
+  // "NCCL 2.28.9"; "" on the CPU, and of a rank alone.
+  const std::string& communication() const { return communication_; }
+  // Bytes that this rank holds where the limit is: of the process, or of its device.
+  int64_t used_bytes() const;
+  int64_t peak_used_bytes() const;
 
   MemoryReport memory_report() const;
   // What the process should hold at most: arena, libraries and code, host_bytes, checkpoint copy.
+  // On a device: the arena there.
   int64_t planned_bytes() const { return memory_report().process_bytes(); }
   // Room for a checkpoint that is being written. Untouched until it is needed.
   std::span<std::byte> checkpoint_copy() { return {copy_.get(), static_cast<size_t>(copy_bytes_)}; }
 
  private:
+  bool is_on_device() const { return device_.kind != DeviceKind::cpu; }
+  void find_limit(const MpiSession& mpi);
+  int64_t room_on_host(const MpiSession& mpi) const;
   void check_limit() const;
   ExecutorOptions executor_options(const SessionOptions& options, size_t program);
 
@@ -64,16 +74,19 @@ class Session {
   Progress unwatched_;
   Progress& progress_;
   int num_threads_;
+  RankDevice device_;
   std::unique_ptr<Backend> backend_;
   Mesh mesh_;
   RunPlan plan_;
   MemoryLimit limit_;
   int64_t host_bytes_;
-  int64_t baseline_bytes_ = 0;   // resident before the arena was reserved
-  int64_t copy_bytes_ = 0;       // of the checkpoint copy
-  ProcessGroups groups_;         // of the main thread
-  ProcessGroups stream_groups_;  // of the communication stream
+  int64_t baseline_bytes_ = 0;  // resident before the arena was reserved
+  int64_t held_bytes_ = 0;      // of the device, before the arena was reserved
+  int64_t copy_bytes_ = 0;      // of the checkpoint copy
+  ProcessGroups groups_;        // of the main thread
   std::unique_ptr<Arena> arena_;
+  ProcessGroups stream_groups_;  // of the communication stream
+  std::string communication_;
   std::unique_ptr<std::byte[]> copy_;
   std::vector<std::unique_ptr<Executor>> executors_;
 };

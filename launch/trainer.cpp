@@ -117,9 +117,9 @@ void Trainer::begin() {
     state_ = std::move(resumed->state);
     saver_->set_last_checkpoint(resumed->path);
   } else {
-    initialize_parameters(session_->plan(), session_->mesh(), session_->arena(),
-                          static_cast<uint64_t>(config_.train.seed), session_->num_threads(),
-                          session_->progress());
+    initialize_parameters(session_->plan(), session_->mesh(), session_->backend(),
+                          session_->arena(), static_cast<uint64_t>(config_.train.seed),
+                          session_->num_threads(), session_->progress());
   }
   if (folder_) saver_->check_space(state_.step);
   data_->start(state_.step);
@@ -139,11 +139,12 @@ void Trainer::show_start() const {
   if (!console_) return;
   const Session& s = *session_;
   const int64_t batch = config_.train.global_batch_size;
-  console_->table({
+  std::vector<std::pair<std::string, std::string>> rows = {
       {"run folder", config_.output_dir},
       {"parameters", format_parameters(num_parameters(s.plan()))},
       {"mesh", describe_mesh(config_, s.mesh())},
       {"device", session_->backend().description()},
+      {"dtype", config_.runtime.dtype == DType::bf16 ? "bfloat16" : "float32"},
       {"ZeRO stage", std::to_string(config_.parallel.zero)},
       {"tokens per step", format_count(batch * config_.data.sequence_len)},
       {"batch", absl::StrFormat("%d sequences of %d: %d x %d micro steps x %s", batch,
@@ -158,7 +159,10 @@ void Trainer::show_start() const {
       {"checkpoints", config_.checkpoint.save_steps > 0
                           ? absl::StrFormat("every %d steps", config_.checkpoint.save_steps)
                           : "at the end"},
-  });
+  };
+  if (!s.communication().empty())
+    rows.insert(rows.begin() + 5, {"communication", s.communication()});
+  console_->table(rows);
 }
 
 Trainer::StepResult Trainer::train_step() {
@@ -249,7 +253,7 @@ void Trainer::report(const StepResult& result) {
   m.tokens = state_.tokens;
   m.step_ms = result.seconds * 1e3;
   m.tokens_per_second = tokens / result.seconds;
-  m.memory_bytes = resident_bytes();
+  m.memory_bytes = session_->used_bytes();
   m.memory_limit_bytes = session_->limit().bytes;
   m.data_ms = result.data_seconds * 1e3;
   m.save_ms = saver_->take_wait_seconds() * 1e3;
@@ -341,7 +345,7 @@ void Trainer::show_summary() const {
   }
   rows.emplace_back("memory per rank", absl::StrFormat("%s planned, %s measured at most",
                                                        format_bytes(session_->planned_bytes()),
-                                                       format_bytes(peak_resident_bytes())));
+                                                       format_bytes(session_->peak_used_bytes())));
   if (state_.skipped_steps > 0) {
     rows.emplace_back("steps skipped", format_count(state_.skipped_steps));
   }

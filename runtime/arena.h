@@ -21,6 +21,9 @@ class Arena {
   // The address of a persistent value by its name; an internal error when there is none.
   std::byte* persistent(const std::string& name) const;
 
+  std::span<std::byte> memory() const {
+    return {memory_->data(), static_cast<size_t>(memory_->bytes())};
+  }
   const PersistentLayout& layout() const { return layout_; }
   int64_t transient_bytes() const { return transient_bytes_; }
   int64_t bytes() const { return layout_.bytes + transient_bytes_; }

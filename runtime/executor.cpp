@@ -215,7 +215,8 @@ void Executor::launch(Segment& segment) {
   progress_.begin_op(kRecordedOps);
   launches_ = true;
   {
-    const WaitGuard waits(progress_, last_communication_ >= 0 ? kWaitsForProgram : kWaitsForNothing);
+    const WaitGuard waits(progress_,
+                          last_communication_ >= 0 ? kWaitsForProgram : kWaitsForNothing);
     backend_.wait_for_communication(backend_.communication_count());
   }
   if (!segment.recording) {

@@ -166,6 +166,15 @@ MemoryLimit memory_limit(const MemoryLimitRequest& request) {
     return {*bytes, "CARAVAN_MEMLIMIT"};
   }
   if (request.configured_bytes) return {*request.configured_bytes, "runtime.memory_limit"};
+  if (request.device_free_bytes) {
+    // The margin is for what libraries take when they start to work, and the driver with them.
+    const int64_t device_free = *request.device_free_bytes;
+    const int64_t device_margin = device_free / 50 + 512 * kMiB;
+    return {std::max<int64_t>(0, device_free - device_margin) / request.ranks_on_node,
+            absl::StrFormat("auto: %s free on the device, less %s, shared by %d",
+                            format_bytes(device_free), format_bytes(device_margin),
+                            request.ranks_on_node)};
+  }
   // The margin is for what nobody plans: the kernel's page tables, libraries, the user's shell.
   const int64_t free = automatic_bytes(request.system);
   const int64_t margin = free / 20 + 128 * kMiB;

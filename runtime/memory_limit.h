@@ -35,8 +35,10 @@ struct MemoryLimit {
 
 struct MemoryLimitRequest {
   std::optional<int64_t> configured_bytes;  // absent: auto
-  int ranks_on_node = 1;                    // auto is divided by it; a given limit is per rank
+  int ranks_on_node = 1;  // or on the device; auto is divided by it; a given limit is per rank
   SystemMemory system;
+  // Of the device that the arena lies on, when that has memory of its own: auto is of this then.
+  std::optional<int64_t> device_free_bytes = {};
 };
 
 // Throws a config error when CARAVAN_MEMLIMIT is malformed or when nothing is known of the machine.

@@ -28,7 +28,7 @@ std::string_view name(Phase phase);  // "waiting for data"
 // What a rank waits for, beside the index of a collective's step in its program.
 inline constexpr int32_t kWaitsForNothing = -1;
 inline constexpr int32_t kWaitsForControlPlane = -2;  // barriers and the like of the main thread
-inline constexpr int32_t kWaitsForProgram = -3;       // what was started as a whole, with collectives
+inline constexpr int32_t kWaitsForProgram = -3;  // what was started as a whole, with collectives
 
 // Instead of the index of a step: a part of the program that was recorded, and started as a whole.
 inline constexpr int32_t kRecordedOps = -2;

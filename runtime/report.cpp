@@ -93,8 +93,23 @@ class Table {
   }
 
   void add_process() {
+    if (report_.is_on_device) {
+      for (const HostMemory& one : report_.held) {
+        row(one.name, "", "", unit_.format(one.bytes), "of the device, not counted");
+      }
+      add_limit();
+      return add_host("host memory", report_.host_bytes());
+    }
+    add_host("process", report_.process_bytes());
+    add_limit();
+  }
+
+  void add_host(const char* sum, int64_t bytes) {
     for (const HostMemory& host : report_.host) row(host.name, "", "", unit_.format(host.bytes));
-    if (!report_.host.empty()) row("process", "", "", unit_.format(report_.process_bytes()));
+    if (!report_.host.empty()) row(sum, "", "", unit_.format(bytes));
+  }
+
+  void add_limit() {
     if (!report_.limit) return;
     const MemoryLimit& limit = *report_.limit;
     const int64_t free = limit.bytes - report_.process_bytes();
@@ -184,17 +199,25 @@ double MemoryReport::ProgramUse::ratio() const {
   return static_cast<double>(plan_bytes) / static_cast<double>(max_live_bytes);
 }
 
-int64_t MemoryReport::process_bytes() const {
-  int64_t bytes = arena_bytes;
+int64_t MemoryReport::host_bytes() const {
+  int64_t bytes = 0;
   for (const HostMemory& one : host) bytes += one.bytes;
   return bytes;
+}
+
+int64_t MemoryReport::process_bytes() const {
+  return arena_bytes + (is_on_device ? 0 : host_bytes());
 }
 
 MemoryReport memory_report(const PersistentLayout& layout, std::span<const Program> programs,
                            const ReportOptions& options) {
   check(!programs.empty(), "a report needs a program");
-  MemoryReport report{
-      .host = options.host, .limit = options.limit, .zero = options.zero, .dp = options.dp};
+  MemoryReport report{.host = options.host,
+                      .is_on_device = options.is_on_device,
+                      .held = options.held,
+                      .limit = options.limit,
+                      .zero = options.zero,
+                      .dp = options.dp};
   for (size_t i = 0; i < layout.entries.size(); ++i) {
     const bool is_last = i + 1 == layout.entries.size();
     const int64_t end = is_last ? layout.bytes : layout.entries[i + 1].offset;

@@ -22,6 +22,10 @@ struct HostMemory {
 struct ReportOptions {
   std::optional<MemoryLimit> limit = {};  // absent: the table ends with the sum
   std::vector<HostMemory> host = {};
+  // The arena lies on a device with memory of its own: the limit is for that, and what the host
+  // holds is shown, but not counted. `held`: what the device held already when the limit was found.
+  bool is_on_device = false;
+  std::vector<HostMemory> held = {};
   size_t num_largest = 10;
   // How the plan is shared, for the advice of over_limit: parallel.zero, and ranks of Axis::dp.
   int zero = 0;
@@ -50,11 +54,14 @@ struct MemoryReport {
   int64_t arena_bytes = 0;
   std::vector<Block> largest = {};  // at the peak, the largest first
   std::vector<HostMemory> host = {};
+  bool is_on_device = false;
+  std::vector<HostMemory> held = {};
   std::optional<MemoryLimit> limit = {};
   int zero = 0;
   int64_t dp = 1;
 
-  int64_t process_bytes() const;  // arena and host
+  int64_t host_bytes() const;
+  int64_t process_bytes() const;  // arena and host; on a device: the arena
 };
 
 // `programs` is not empty and shares `layout`.

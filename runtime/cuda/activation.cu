@@ -51,6 +51,7 @@ struct Three {
 // d silu(g) / dg = s (1 + g (1 - s)) with s = sigmoid(g).
 template <typename T>
 struct SwiGluGradBody : PlainBody {
+  static constexpr int kPacks = 1;
   const T* gate;
   const T* up;
   const T* dy;

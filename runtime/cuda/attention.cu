@@ -7,6 +7,7 @@
 // product with keys, and one of keys beside the product with values. f32: plain multiply-adds.
 #include "runtime/cuda/attention_mma.cuh"
 #include "runtime/cuda/attention_simt.cuh"
+#include "runtime/cuda/cudnn_attention.h"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/launch.cuh"
 
@@ -278,18 +279,27 @@ void attend(const ForwardArgs<T>& p, const Queue& queue) {
 
 }  // namespace
 
+int64_t workspace_bytes(const Attention& op, const WorkspaceQuery& query) {
+  return cudnn_workspace_bytes(op, query);
+}
+
 void run(const Attention& op, const KernelArgs& args, const Queue& queue) {
   const AttentionShape shape = attention_shape(op, args);
   with_type(args.inputs[0].dtype, [&]<typename T>(T) {
-    attend(ForwardArgs<T>{.shape = shape,
-                          .q = args.inputs[0].as<T>(),
-                          .k = args.inputs[1].as<T>(),
-                          .v = args.inputs[2].as<T>(),
-                          .document_start =
-                              op.whole_sequences ? nullptr : args.inputs[3].as<int32_t>(),
-                          .out = args.outputs[0].as<T>(),
-                          .lse = args.outputs[1].as<float>()},
-           queue);
+    const ForwardArgs<T> p{
+        .shape = shape,
+        .q = args.inputs[0].as<T>(),
+        .k = args.inputs[1].as<T>(),
+        .v = args.inputs[2].as<T>(),
+        .document_start = op.whole_sequences ? nullptr : args.inputs[3].as<int32_t>(),
+        .out = args.outputs[0].as<T>(),
+        .lse = args.outputs[1].as<float>()};
+    if constexpr (std::is_same_v<T, bf16>) {
+      const bool asks = queue.cudnn_attention != nullptr && cudnn_may_take(op, args.inputs[0].dtype);
+      const CudnnWorkspace workspace{args.workspace, args.workspace_bytes};
+      if (asks && queue.cudnn_attention->forward(p, workspace, queue)) return;
+    }
+    attend(p, queue);
   });
 }
 

@@ -9,6 +9,7 @@
 
 #include "runtime/cuda/attention_mma.cuh"
 #include "runtime/cuda/attention_simt.cuh"
+#include "runtime/cuda/cudnn_attention.h"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/launch.cuh"
 
@@ -404,29 +405,35 @@ void backward(const BackwardArgs<T>& p, const Queue& queue) {
 
 }  // namespace
 
-// delta
+// delta, or what cuDNN needs
 int64_t workspace_bytes(const AttentionGrad& op, const WorkspaceQuery& query) {
   const Shape& q = query.inputs[0].shape;
-  return q[0] * (q[1] / op.head_dim) * static_cast<int64_t>(sizeof(float));
+  const int64_t delta_bytes = q[0] * (q[1] / op.head_dim) * static_cast<int64_t>(sizeof(float));
+  return std::max(delta_bytes, cudnn_workspace_bytes(op, query));
 }
 
 void run(const AttentionGrad& op, const KernelArgs& args, const Queue& queue) {
   const AttentionShape shape = attention_shape(op, args);
   with_type(args.inputs[0].dtype, [&]<typename T>(T) {
-    backward(BackwardArgs<T>{.shape = shape,
-                             .q = args.inputs[0].as<T>(),
-                             .k = args.inputs[1].as<T>(),
-                             .v = args.inputs[2].as<T>(),
-                             .document_start =
-                                 op.whole_sequences ? nullptr : args.inputs[3].as<int32_t>(),
-                             .out = args.inputs[4].as<T>(),
-                             .lse = args.inputs[5].as<float>(),
-                             .dout = args.inputs[6].as<T>(),
-                             .dq = args.outputs[0].as<T>(),
-                             .dk = args.outputs[1].as<T>(),
-                             .dv = args.outputs[2].as<T>(),
-                             .delta = static_cast<float*>(args.workspace)},
-             queue);
+    const BackwardArgs<T> p{
+        .shape = shape,
+        .q = args.inputs[0].as<T>(),
+        .k = args.inputs[1].as<T>(),
+        .v = args.inputs[2].as<T>(),
+        .document_start = op.whole_sequences ? nullptr : args.inputs[3].as<int32_t>(),
+        .out = args.inputs[4].as<T>(),
+        .lse = args.inputs[5].as<float>(),
+        .dout = args.inputs[6].as<T>(),
+        .dq = args.outputs[0].as<T>(),
+        .dk = args.outputs[1].as<T>(),
+        .dv = args.outputs[2].as<T>(),
+        .delta = static_cast<float*>(args.workspace)};
+    if constexpr (std::is_same_v<T, bf16>) {
+      const bool asks = queue.cudnn_attention != nullptr && cudnn_may_take(op, args.inputs[0].dtype);
+      const CudnnWorkspace workspace{args.workspace, args.workspace_bytes};
+      if (asks && queue.cudnn_attention->backward(p, workspace, queue)) return;
+    }
+    backward(p, queue);
   });
 }
 

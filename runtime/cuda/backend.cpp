@@ -108,18 +108,20 @@ class CudaBackend final : public Backend {
   }
   void copy_for_communication(void* to, const void* from, int64_t bytes) override {
     if (bytes == 0) return;
-    cuda::check_cuda(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault,
-                                     communication_.get()),
-                     "copy for communication");
+    cuda::check_cuda(
+        cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, communication()),
+        "copy for communication");
   }
-  void synchronize_communication() override { waiter_.wait(communication_, "communication"); }
+  void synchronize_communication() override {
+    waiter_.wait(options_.overlap ? communication_ : compute_, "communication");
+  }
   void set_health_check(std::function<void()> check) override {
     waiter_.set_check(std::move(check));
   }
   bool records() const override { return options_.graphs; }
   std::unique_ptr<Recording> record(const std::function<void()>& issue) override;
   void* stream_handle(Stream stream) override {
-    return stream == Stream::compute ? compute_.get() : communication_.get();
+    return stream == Stream::compute ? compute_.get() : communication();
   }
 
  private:
@@ -127,8 +129,10 @@ class CudaBackend final : public Backend {
   static constexpr int64_t kEvents = 64;
 
   void check_cuda_device() const { cuda::check_cuda(cudaSetDevice(options_.device), "the device"); }
+  cudaStream_t communication() const {
+    return options_.overlap ? communication_.get() : compute_.get();
+  }
   cuda::Queue queue(cudaStream_t stream);
-  void join_communication();
 
   CudaOptions options_;
   std::string description_;
@@ -139,7 +143,7 @@ class CudaBackend final : public Backend {
   cuda::Event compute_reached_;
   std::array<cuda::Event, kEvents> communication_done_;
   int64_t num_communications_ = 0;
-  int64_t num_joined_ = 0;  // the compute stream waits for so many of them already
+  int64_t num_joined_ = 0;       // the compute stream waits for so many of them already
   cuda::Waiter waiter_;          // for what may depend on other ranks
   cuda::Waiter settled_waiter_;  // for what cannot; on any thread
   cuda::Host host_{cuda::Staging(waiter_)};
@@ -189,10 +193,9 @@ void CudaBackend::run(const Op& op, const KernelArgs& args, Stream stream) {
     return;
   }
   compute_reached_.record(compute_.get());
-  compute_reached_.hold(communication_.get());
-  put(communication_.get());
-  communication_done_[static_cast<size_t>(num_communications_++ % kEvents)].record(
-      communication_.get());
+  compute_reached_.hold(communication());
+  put(communication());
+  communication_done_[static_cast<size_t>(num_communications_++ % kEvents)].record(communication());
 }
 
 void CudaBackend::wait_for_communication(int64_t count) {
@@ -231,21 +234,27 @@ std::string version_text(int version) {
   return absl::StrFormat("%d.%d", version / 1000, version % 1000 / 10);
 }
 
-CudaDevice examine_device(int index) {
+std::string id_text(const cudaUUID_t& id) {
+  std::string text;
+  for (const char byte : id.bytes) {
+    absl::StrAppendFormat(&text, "%02x", static_cast<unsigned>(static_cast<unsigned char>(byte)));
+  }
+  return text;
+}
+
+CudaDevice examine_device(int index, bool with_memory) {
   cudaDeviceProp properties{};
   cuda::check_cuda(cudaGetDeviceProperties(&properties, index), "the device");
-  cuda::check_cuda(cudaSetDevice(index), "the device");
-  size_t free = 0, total = 0;
-  cuda::check_cuda(cudaMemGetInfo(&free, &total), "free memory");
   return {.name = properties.name,
+          .id = id_text(properties.uuid),
           .major = properties.major,
           .minor = properties.minor,
           .num_multiprocessors = properties.multiProcessorCount,
-          .total_bytes = static_cast<int64_t>(total),
-          .free_bytes = static_cast<int64_t>(free)};
+          .total_bytes = static_cast<int64_t>(properties.totalGlobalMem),
+          .free_bytes = with_memory ? cuda_memory(index).free_bytes : -1};
 }
 
-void examine_devices(CudaStatus& status) {
+void examine_devices(CudaStatus& status, bool with_memory) {
   int driver = 0, count = 0;
   cudaDriverGetVersion(&driver);  // 0: there is none
   if (driver > 0) status.driver = version_text(driver);
@@ -263,23 +272,30 @@ void examine_devices(CudaStatus& status) {
         cudaGetErrorString(found));
   }
   for (int i = 0; status.problem.empty() && i < count; ++i) {
-    status.devices.push_back(examine_device(i));
+    status.devices.push_back(examine_device(i, with_memory));
   }
 }
 
 }  // namespace
 
-CudaStatus examine_cuda() {
+CudaStatus examine_cuda(bool with_memory) {
   CudaStatus status;
   status.is_built_in = true;
   status.runtime = version_text(CUDART_VERSION);
   status.cudnn = cuda::cudnn_version();
   try {
-    examine_devices(status);
+    examine_devices(status, with_memory);
   } catch (const Error& error) {
     status.problem = error.what();
   }
   return status;
+}
+
+CudaMemory cuda_memory(int device) {
+  cuda::check_cuda(cudaSetDevice(device), "the device");
+  size_t free = 0, total = 0;
+  cuda::check_cuda(cudaMemGetInfo(&free, &total), "free memory");
+  return {static_cast<int64_t>(total), static_cast<int64_t>(free)};
 }
 
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {

@@ -7,6 +7,7 @@ namespace {
 
 template <typename From, typename To>
 struct CastBody : PlainBody {
+  static constexpr int kPacks = 4;
   const From* from;
   To* to;
 

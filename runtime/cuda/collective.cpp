@@ -17,12 +17,11 @@ namespace {
 void copy_runs(std::byte* to, int64_t to_pitch, const std::byte* from, int64_t from_pitch,
                const Strip& strip, const Queue& queue) {
   if (strip.run_bytes == 0 || strip.count == 0) return;
-  check_cuda(cudaMemcpy2DAsync(to, static_cast<size_t>(to_pitch), from,
-                               static_cast<size_t>(from_pitch),
-                               static_cast<size_t>(strip.run_bytes),
-                               static_cast<size_t>(strip.count), cudaMemcpyDeviceToDevice,
-                               queue.stream),
-             "packing");
+  check_cuda(
+      cudaMemcpy2DAsync(to, static_cast<size_t>(to_pitch), from, static_cast<size_t>(from_pitch),
+                        static_cast<size_t>(strip.run_bytes), static_cast<size_t>(strip.count),
+                        cudaMemcpyDeviceToDevice, queue.stream),
+      "packing");
 }
 
 // Copies a part of the tensor to dense memory.
@@ -44,8 +43,9 @@ int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * 
 
 // The workspace from `offset` on, when it has so many bytes.
 std::byte* workspace(const KernelArgs& args, int64_t offset, int64_t bytes) {
-  check(offset + bytes <= args.workspace_bytes, "[cuda] workspace: %d bytes are wanted, there are %d",
-        offset + bytes, args.workspace_bytes);
+  check(offset + bytes <= args.workspace_bytes,
+        "[cuda] workspace: %d bytes are wanted, there are %d", offset + bytes,
+        args.workspace_bytes);
   return static_cast<std::byte*>(args.workspace) + offset;
 }
 

@@ -13,11 +13,12 @@ namespace caravan {
 
 struct CudaDevice {
   std::string name;
-  int major = 0;  // compute capability
+  std::string id;  // of this device alone, on any machine
+  int major = 0;   // compute capability
   int minor = 0;
   int num_multiprocessors = 0;
   int64_t total_bytes = 0;
-  int64_t free_bytes = 0;
+  int64_t free_bytes = -1;  // -1: was not asked
 };
 
 struct CudaStatus {
@@ -25,17 +26,24 @@ struct CudaStatus {
   std::string driver;   // "13.0"; empty: there is none
   std::string runtime;  // of the toolkit that this build has
   std::string cudnn;
-  std::string nccl;
   std::vector<CudaDevice> devices;
   std::string problem;  // why no device can be used, and the fix; empty when one can
 };
-// Touches no device's memory beyond what the driver itself takes. Never throws.
-CudaStatus examine_cuda();
+// Never throws. `with_memory` also asks what is free: that starts the driver on each device, which
+// takes some hundred MiB of it until the process ends.
+CudaStatus examine_cuda(bool with_memory = false);
+
+struct CudaMemory {
+  int64_t total_bytes = 0;
+  int64_t free_bytes = 0;  // what this process and others hold is not
+};
+CudaMemory cuda_memory(int device);
 
 struct CudaOptions {
   int device = 0;
   bool deterministic = false;  // only algorithms that give the same bits in every run
   bool graphs = true;          // false: record() does not record
+  bool overlap = true;         // false: communication is put on the compute stream
 };
 // A config error with the fix when there is no such device.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);

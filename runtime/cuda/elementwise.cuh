@@ -3,11 +3,14 @@
 // them. One has flat tensors, the other knows rows and columns.
 //
 // A Body is a copyable struct with
+//   kPacks                      of an input that a thread has on its way: 64 to 128 bytes in all
 //   bool prepare()              once in a thread; false: nothing is to be done
 //   load<kSize>(where...)       reads, and returns what it read
 //   store(loaded, where...)     computes and writes
 // Threads share nothing, so an output may lie where an input of the same elements does.
 #pragma once
+
+#include <cstring>
 
 #include "runtime/cuda/launch.cuh"
 #include "runtime/cuda/vectors.cuh"
@@ -28,6 +31,19 @@ __device__ inline Pack<T, kSize> load_pack(const T* from) {
 template <typename T, int kSize>
 __device__ inline void store_pack(T* to, const Pack<T, kSize>& pack) {
   *reinterpret_cast<Pack<T, kSize>*>(to) = pack;
+}
+
+// From here on the compiler does not know that it has converted these elements before: across a
+// barrier it would rather keep the wide results than convert again, in registers that are not
+// there.
+template <typename T, int kSize>
+__device__ inline void stay_packed(Pack<T, kSize>& pack) {
+  if constexpr (sizeof(pack) == 16) {
+    uint32_t words[4];
+    memcpy(words, &pack, sizeof(pack));
+    for (uint32_t& word : words) asm volatile("" : "+r"(word));
+    memcpy(&pack, words, sizeof(pack));
+  }
 }
 
 // kSize f32 beside a pack of another type, in loads of 16 bytes at most.
@@ -69,6 +85,7 @@ bool are_vector_aligned(const Pointers*... pointers) {
 }
 
 struct PlainBody {
+  static constexpr int kPacks = 2;  // that a thread of a flat kernel loads of each input
   __device__ bool prepare() { return true; }
 };
 
@@ -76,21 +93,19 @@ inline constexpr int kFrameThreads = 256;
 
 // --- flat ----------------------------------------------------------------------------------------
 
-inline constexpr int kFlatPacks = 2;  // of a thread
-
 template <int kSize, typename Body>
 __global__ void __launch_bounds__(kFrameThreads) flat_kernel(Body body, int64_t size) {
   if (!body.prepare()) return;
-  constexpr int kStride = kFrameThreads * kSize;
-  const int64_t first = int64_t{blockIdx.x} * kFlatPacks * kStride + threadIdx.x * kSize;
-  decltype(body.template load<kSize>(first)) loaded[kFlatPacks];
+  constexpr int kPacks = Body::kPacks, kStride = kFrameThreads * kSize;
+  const int64_t first = int64_t{blockIdx.x} * kPacks * kStride + threadIdx.x * kSize;
+  decltype(body.template load<kSize>(first)) loaded[kPacks] = {};
 #pragma unroll
-  for (int i = 0; i < kFlatPacks; ++i) {
+  for (int i = 0; i < kPacks; ++i) {
     const int64_t at = first + i * kStride;
     if (at + kSize <= size) loaded[i] = body.template load<kSize>(at);
   }
 #pragma unroll
-  for (int i = 0; i < kFlatPacks; ++i) {
+  for (int i = 0; i < kPacks; ++i) {
     int64_t at = first + i * kStride;
     if (at + kSize <= size) {
       body.store(loaded[i], at);
@@ -104,7 +119,7 @@ __global__ void __launch_bounds__(kFrameThreads) flat_kernel(Body body, int64_t 
 template <int kSize, typename Body>
 void launch_flat(const Body& body, int64_t size, bool is_aligned, cudaStream_t stream) {
   const auto blocks = [&](int64_t elements) {
-    return static_cast<unsigned>(divide_up(size, elements * kFrameThreads * kFlatPacks));
+    return static_cast<unsigned>(divide_up(size, elements * kFrameThreads * Body::kPacks));
   };
   if (is_aligned) {
     launch({blocks(kSize), kFrameThreads}, stream, flat_kernel<kSize, Body>, body, size);
@@ -124,7 +139,7 @@ __global__ void __launch_bounds__(kFrameThreads)
   const int64_t column = (int64_t{blockIdx.y} * blockDim.x + threadIdx.x) * kSize;
   const int64_t first = int64_t{blockIdx.x} * kRowPacks * blockDim.y + threadIdx.y;
   if (column >= width) return;
-  decltype(body.template load<kSize>(first, column)) loaded[kRowPacks];
+  decltype(body.template load<kSize>(first, column)) loaded[kRowPacks] = {};
 #pragma unroll
   for (int i = 0; i < kRowPacks; ++i) {
     const int64_t row = first + i * blockDim.y;

@@ -69,8 +69,8 @@ void run(const Assign& op, const KernelArgs& args, const Queue& queue);
 void run(const Dispatch& op, const KernelArgs& args, const Queue& queue);
 void run(const DispatchGrad& op, const KernelArgs& args, const Queue& queue);
 void run(const Combine& op, const KernelArgs& args, const Queue& queue);
-// void run(const GroupedMatMul& op, const KernelArgs& args, const Queue& queue);
-// void run(const GroupedMatMulGrad& op, const KernelArgs& args, const Queue& queue);
+void run(const GroupedMatMul& op, const KernelArgs& args, const Queue& queue);
+void run(const GroupedMatMulGrad& op, const KernelArgs& args, const Queue& queue);
 // --- scalar.cu ---
 void run(const Fill& op, const KernelArgs& args, const Queue& queue);
 void run(const Divide& op, const KernelArgs& args, const Queue& queue);
@@ -95,10 +95,6 @@ struct WorkspaceQuery {
   std::span<const TensorSpec> inputs;
   std::span<const TensorSpec> outputs;
 };
-// --- collective.cpp ---
-int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query);
-int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query);
-int64_t workspace_bytes(const AllToAll& op, const WorkspaceQuery& query);
 
 template <typename OpStruct>
 int64_t workspace_bytes(const OpStruct&, const WorkspaceQuery&) {
@@ -108,6 +104,7 @@ int64_t workspace_bytes(const EmbeddingGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const SumRows& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const RmsNormGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const SquaredNorm& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const Attention& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const AttentionGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const MatMul& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const LinearCrossEntropy& op, const WorkspaceQuery& query);
@@ -119,6 +116,9 @@ int64_t workspace_bytes(const RouteGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const Assign& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const DispatchGrad& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const Combine& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query);
+int64_t workspace_bytes(const AllToAll& op, const WorkspaceQuery& query);
 
 // TEMPORARY
 template <typename OpStruct>

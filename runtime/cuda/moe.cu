@@ -370,7 +370,7 @@ void run(const Assign& op, const KernelArgs& args, const Queue& queue) {
   const Chunks chunks(experts.size());
   const int64_t rows = experts.dim(0) / op.slots.sequence_len * op.slots.per_sequence;
   const int groups = args.communicator == nullptr ? 1 : args.communicator->size();
-  check_that(rows / groups > 0 || experts.size() == 0, "[assign] too few rows to serve all ranks");
+  check_that(rows / groups > 0, "[assign] too few rows to serve all ranks");
   int32_t* const places = Workspace(args).take<int32_t>(chunks.count * op.num_experts);
   int32_t* const ends = args.outputs[1].as<int32_t>();
   count_experts(experts.as<int32_t>(), chunks, op.num_experts, places, queue);
@@ -380,7 +380,7 @@ void run(const Assign& op, const KernelArgs& args, const Queue& queue) {
                         .num_experts = static_cast<int>(op.num_experts),
                         .room = static_cast<int>(room),
                         .groups = groups,
-                        .quota = std::max<int64_t>(1, rows / groups),
+                        .quota = rows / groups,
                         .num_picks = experts.size(),
                         .ends = ends,
                         .further = args.outputs[2].as<float>(),

@@ -125,7 +125,8 @@ void with_packs(const TensorView& rows, std::initializer_list<const void*> other
 // `scores` is null where rows are not weighted.
 template <typename T, int kSize>
 __global__ void __launch_bounds__(kThreads)
-    dispatch_kernel(Pass pass, const T* x, const float* scores, int k, int64_t width, T* rows) {
+    dispatch_kernel(Pass pass, const T* __restrict__ x, const float* scores, int k, int64_t width,
+                    T* __restrict__ rows) {
   const int64_t row = blockIdx.x;
   const int32_t pick = pass.pick(row);
   if (pick < 0) return;
@@ -146,6 +147,7 @@ template <typename T, int kSize>
 __global__ void __launch_bounds__(kThreads)
     gather_kernel(const int32_t* row_of, const T* rows, const float* scores, const T* addend, int k,
                   int64_t width, T* out) {
+  constexpr int kAtOnce = 4;  // rows that a thread waits for together
   const int64_t t = blockIdx.x;
   for (int64_t i = threadIdx.x * kSize; i < width; i += kThreads * kSize) {
     float sums[kSize] = {};
@@ -154,14 +156,21 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
       for (int j = 0; j < kSize; ++j) sums[j] = to_float(pack.at[j]);
     }
-#pragma unroll 4
-    for (int64_t a = t * k; a < (t + 1) * k; ++a) {
-      const int64_t row = row_of[a];
-      if (row < 0) continue;
-      const float scale = scores == nullptr ? 1.0f : scores[a];
-      const Pack<T, kSize> pack = load_pack<kSize>(rows + row * width + i);
+    for (int64_t a = t * k; a < (t + 1) * k; a += kAtOnce) {
+      Pack<T, kSize> packs[kAtOnce] = {};
+      float scales[kAtOnce] = {};
 #pragma unroll
-      for (int j = 0; j < kSize; ++j) sums[j] += scale * to_float(pack.at[j]);
+      for (int n = 0; n < kAtOnce; ++n) {
+        const int64_t row = a + n < (t + 1) * k ? row_of[a + n] : -1;
+        if (row < 0) continue;
+        packs[n] = load_pack<kSize>(rows + row * width + i);
+        scales[n] = scores == nullptr ? 1.0f : scores[a + n];
+      }
+#pragma unroll
+      for (int n = 0; n < kAtOnce; ++n) {
+#pragma unroll
+        for (int j = 0; j < kSize; ++j) sums[j] += scales[n] * to_float(packs[n].at[j]);
+      }
     }
     Pack<T, kSize> sum;
 #pragma unroll

@@ -10,11 +10,13 @@ constexpr char kProblem[] =
 
 }  // namespace
 
-CudaStatus examine_cuda() {
+CudaStatus examine_cuda(bool) {
   CudaStatus status;
   status.problem = kProblem;
   return status;
 }
+
+CudaMemory cuda_memory(int) { throw config_error(kProblem); }
 
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions&) { throw config_error(kProblem); }
 

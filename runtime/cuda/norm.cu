@@ -12,10 +12,12 @@
 namespace caravan::cuda {
 namespace {
 
-constexpr int kKept = 4;  // packs of a thread that stay in registers; wider rows are read twice
+// Packs of a thread that stay in registers; wider rows are read twice.
+constexpr int kNormKept = 4;
+constexpr int kGradKept = 2;
 constexpr int kLeastThreads = 128;
 constexpr int kMostThreads = 1024;
-constexpr int kMostGradThreads = 512;  // their sums need the registers
+constexpr int kMostGradThreads = 512;
 
 // How rows lie on threads.
 struct Rows {
@@ -25,10 +27,10 @@ struct Rows {
   int per_block;
 };
 
-Rows rows_on_threads(const Rows& rows, int pack, int most_threads) {
+Rows rows_on_threads(const Rows& rows, int pack, int kept, int most_threads) {
   const int packs = static_cast<int>(divide_up(rows.width, pack));
   // Two packs a lane are enough where lanes are few: they read whole lines of the cache.
-  const int wanted = std::max((packs + kKept - 1) / kKept, std::min(8, (packs + 1) / 2));
+  const int wanted = std::max((packs + kept - 1) / kept, std::min(8, (packs + 1) / 2));
   int lanes = 1;
   while (lanes < wanted && lanes < 32) lanes *= 2;
   if (wanted > 32) lanes = std::min(most_threads, (wanted + 31) / 32 * 32);
@@ -36,7 +38,7 @@ Rows rows_on_threads(const Rows& rows, int pack, int most_threads) {
 }
 
 // Where a thread works: which of its block's rows, and which columns of it.
-template <int kSize>
+template <int kSize, int kKept>
 struct Lane {
   int index;
   int group;  // of the lanes that share a row
@@ -56,8 +58,10 @@ struct Lane {
       if (column < end) body(k, column);
     }
   }
+  // body(column) for all others: few rows have any, so they get no registers by unrolling.
   template <typename Body>
   __device__ void for_rest(int end, const Body& body) const {
+#pragma unroll 1
     for (int column = index * kSize + kKept * step; column < end; column += step) body(column);
   }
 };
@@ -108,16 +112,18 @@ __device__ Pack<T, kSize> scaled(const Pack<T, kSize>& in, float scale, const fl
 
 template <typename T, int kSize>
 __global__ void __launch_bounds__(kMostThreads) norm_kernel(Norm<T> norm) {
-  const Lane<kSize> lane(norm.rows);
+  const Lane<kSize, kNormKept> lane(norm.rows);
   const int width = norm.rows.width;
   const int64_t row = int64_t{blockIdx.x} * norm.rows.per_block + lane.group;
   const int end = row < norm.rows.count ? width : 0;  // beyond the last row there are no columns
   const T* const x = norm.x + row * width;
   T* const y = norm.y + row * width;
-  Pack<T, kSize> kept[kKept];
+  Pack<T, kSize> kept[kNormKept] = {};
   float sum = 0;
   lane.for_kept(end, [&](int k, int column) { kept[k] = load_pack<kSize>(x + column); });
   lane.for_kept(end, [&](int k, int) { sum += sum_of_squares(kept[k]); });
+#pragma unroll
+  for (Pack<T, kSize>& pack : kept) stay_packed(pack);
   lane.for_rest(end, [&](int column) { sum += sum_of_squares(load_pack<kSize>(x + column)); });
   const float mean = sum_over_row(sum, norm.rows.lanes) / static_cast<float>(width);
   const float rstd = 1.0f / sqrtf(mean + norm.eps);
@@ -133,7 +139,7 @@ __global__ void __launch_bounds__(kMostThreads) norm_kernel(Norm<T> norm) {
 
 template <typename T, int kSize>
 void launch_norm(Norm<T> norm, const Queue& queue) {
-  norm.rows = rows_on_threads(norm.rows, kSize, kMostThreads);
+  norm.rows = rows_on_threads(norm.rows, kSize, kNormKept, kMostThreads);
   const auto blocks = static_cast<unsigned>(divide_up(norm.rows.count, norm.rows.per_block));
   const auto threads = static_cast<unsigned>(norm.rows.lanes * norm.rows.per_block);
   launch({blocks, threads}, queue.stream, norm_kernel<T, kSize>, norm);
@@ -215,14 +221,17 @@ struct GradPack {
   }
 };
 
+template <int kSize>
+using GradLane = Lane<kSize, kGradKept>;
+
 // The gradient of the weight over one chunk, the part that one thread has: of packs that are kept
 // in registers, of the rest in memory.
 template <int kSize>
 struct WeightSums {
-  Floats<kSize> kept[kKept] = {};
+  Floats<kSize> kept[kGradKept] = {};
   float* partials;  // (width)
 
-  __device__ void clear_rest(const Lane<kSize>& lane, int width) const {
+  __device__ void clear_rest(const GradLane<kSize>& lane, int width) const {
     lane.for_rest(width, [&](int column) { store_floats<kSize>(partials + column, {}); });
   }
   template <typename Place>
@@ -231,7 +240,7 @@ struct WeightSums {
     place.add_dweight(sum, rstd);
     store_floats(partials + column, sum);
   }
-  __device__ void store_kept(const Lane<kSize>& lane, int width) const {
+  __device__ void store_kept(const GradLane<kSize>& lane, int width) const {
     lane.for_kept(width, [&](int k, int column) { store_floats(partials + column, kept[k]); });
   }
 };
@@ -239,7 +248,7 @@ struct WeightSums {
 // One row; what the weight's gradient gets of it is added to `sums`. A row that is none (`end` is
 // 0) adds nothing.
 template <typename T, int kSize, bool kWeighted>
-__device__ void norm_grad_row(const NormGrad<T>& grad, const Lane<kSize>& lane, int64_t row,
+__device__ void norm_grad_row(const NormGrad<T>& grad, const GradLane<kSize>& lane, int64_t row,
                               WeightSums<kSize>& sums) {
   using Place = GradPack<T, kSize, kWeighted>;
   const int end = row < grad.rows.count ? grad.rows.width : 0;
@@ -249,30 +258,37 @@ __device__ void norm_grad_row(const NormGrad<T>& grad, const Lane<kSize>& lane, 
     place.load(grad, at + column);
     return place;
   };
-  Place kept[kKept];
+  Place kept[kGradKept] = {};
   float sum = 0;
   const float rstd = end > 0 ? grad.rstd[row] : 0.0f;
   lane.for_kept(end, [&](int k, int column) { kept[k].load(grad, at + column); });
-  lane.for_kept(end, [&](int k, int column) { sum += kept[k].dot(grad, column); });
-  lane.for_rest(end, [&](int column) { sum += load(column).dot(grad, column); });
-  const float mean =
-      sum_over_row(sum, grad.rows.lanes) / static_cast<float>(grad.rows.width) * rstd;
   lane.for_kept(end, [&](int k, int column) {
-    kept[k].store_dx(grad, at + column, column, rstd, mean);
+    sum += kept[k].dot(grad, column);
     if constexpr (kWeighted) kept[k].add_dweight(sums.kept[k], rstd);
   });
   lane.for_rest(end, [&](int column) {
     const Place place = load(column);
-    place.store_dx(grad, at + column, column, rstd, mean);
+    sum += place.dot(grad, column);
     if constexpr (kWeighted) sums.add_rest(place, column, rstd);
   });
+#pragma unroll
+  for (Place& place : kept) {
+    stay_packed(place.x);
+    stay_packed(place.dy);
+  }
+  const float mean =
+      sum_over_row(sum, grad.rows.lanes) / static_cast<float>(grad.rows.width) * rstd;
+  lane.for_kept(
+      end, [&](int k, int column) { kept[k].store_dx(grad, at + column, column, rstd, mean); });
+  lane.for_rest(end,
+                [&](int column) { load(column).store_dx(grad, at + column, column, rstd, mean); });
 }
 
 // Every group of lanes takes one chunk of rows. All groups of a block go through as many rounds, as
 // they make their sums together.
 template <typename T, int kSize, bool kWeighted>
 __global__ void __launch_bounds__(kMostGradThreads) norm_grad_kernel(NormGrad<T> grad) {
-  const Lane<kSize> lane(grad.rows);
+  const GradLane<kSize> lane(grad.rows);
   const int64_t chunk = int64_t{blockIdx.x} * grad.rows.per_block + lane.group;
   const int64_t first = chunk * grad.chunk_rows;
   const int width = kWeighted && first < grad.rows.count ? grad.rows.width : 0;
@@ -286,7 +302,7 @@ __global__ void __launch_bounds__(kMostGradThreads) norm_grad_kernel(NormGrad<T>
 
 template <typename T, int kSize, bool kWeighted>
 void launch_norm_grad(NormGrad<T> grad, const Queue& queue) {
-  grad.rows = rows_on_threads(grad.rows, kSize, kMostGradThreads);
+  grad.rows = rows_on_threads(grad.rows, kSize, kGradKept, kMostGradThreads);
   const int64_t chunks = divide_up(grad.rows.count, grad.chunk_rows);
   const auto blocks = static_cast<unsigned>(divide_up(chunks, grad.rows.per_block));
   const auto threads = static_cast<unsigned>(grad.rows.lanes * grad.rows.per_block);
@@ -304,9 +320,12 @@ void differentiate(const NormGrad<T>& grad, const Queue& queue) {
 }
 
 // Rows of a chunk: the more, the fewer partial rows; the fewer, the more chunks that run at once.
-// Four blocks on each of 132 multiprocessors are busy with 512 chunks; narrow rows share a block.
+// 264 chunks of wide rows are two on each of 132 multiprocessors, which is what their registers
+// allow; narrower rows have fewer threads each.
 constexpr int64_t kLeastChunkRows = 16;
-int64_t most_chunks(int64_t width) { return width < 1024 ? 4096 : 512; }
+int64_t most_chunks(int64_t width) {
+  return std::clamp<int64_t>((264 << 12) / std::max<int64_t>(width, 1), 264, 4096);
+}
 int64_t rows_of_chunk(int64_t rows, int64_t width) {
   return std::max(kLeastChunkRows, divide_up(rows, most_chunks(width)));
 }

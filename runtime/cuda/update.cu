@@ -12,6 +12,7 @@ namespace {
 // --- accumulate ----------------------------------------------------------------------------------
 
 struct AccumulateBody {
+  static constexpr int kPacks = 2;
   float* sum;
   const float* value;
   const float* keep_at;
@@ -48,6 +49,7 @@ struct AccumulateBody {
 constexpr int kNormThreads = 256;
 constexpr int64_t kChunk = 32768;  // elements of a block
 constexpr int kValuesOfLaunch = 128;
+constexpr int kAhead = 4;  // loads of a thread that are on their way at once
 constexpr int kLastThreads = 1024;
 
 int64_t num_chunks(int64_t size) { return divide_up(size, kChunk); }
@@ -68,15 +70,19 @@ __device__ double reduce_block(double value) {
 template <int kSize>
 __device__ double sum_of_squares(const float* values, int64_t count) {
   constexpr int kStep = kNormThreads * kSize;
+  const auto square = [](float x) { return static_cast<double>(x) * x; };
   double sum = 0;
   int64_t at = threadIdx.x * kSize;
-#pragma unroll 8
-  for (; at + kSize <= count; at += kStep) {
-    const Pack<float, kSize> pack = load_pack<kSize>(values + at);
+  for (; at + (kAhead - 1) * kStep + kSize <= count; at += kAhead * kStep) {
+    Pack<float, kSize> packs[kAhead];
 #pragma unroll
-    for (int i = 0; i < kSize; ++i) sum += static_cast<double>(pack.at[i]) * pack.at[i];
+    for (int a = 0; a < kAhead; ++a) packs[a] = load_pack<kSize>(values + at + a * kStep);
+#pragma unroll
+    for (int i = 0; i < kAhead * kSize; ++i) sum += square(packs[i / kSize].at[i % kSize]);
   }
-  for (; at < count; ++at) sum += static_cast<double>(values[at]) * values[at];
+  for (; at < count; at += kStep) {
+    for (int64_t i = at; i < min(count, at + kSize); ++i) sum += square(values[i]);
+  }
   return sum;
 }
 
@@ -141,6 +147,7 @@ __global__ void clip_scale_kernel(const float* squared_norm, const float* num_va
 // --- AdamW ---------------------------------------------------------------------------------------
 
 struct AdamWBody {
+  static constexpr int kPacks = 1;
   float* param;
   const float* grad;
   float* m;

@@ -81,6 +81,25 @@ TEST_F(SnapshotTest, WhatIsLeftIsCopied) {
   }
 }
 
+// Memory that only its owner can read: a device's.
+TEST_F(SnapshotTest, LiveMemoryIsReadByTheFunctionThatIsGiven) {
+  int64_t num_bytes = 0;
+  const CopyOut count = [&](void* host, const void* live, int64_t bytes) {
+    num_bytes += bytes;
+    copy_from_host_memory(host, live, bytes);
+  };
+  std::vector<std::byte> copy(static_cast<size_t>(kBytes));
+  Snapshot snapshot(shards_, copy, count);
+  read_until(snapshot, 1200);
+  EXPECT_EQ(num_bytes, 1200);
+  snapshot.detach();
+  EXPECT_EQ(num_bytes, kBytes);
+  change_memory();
+  read_until(snapshot, kBytes);
+  expect_all_as_it_was();
+  EXPECT_EQ(num_bytes, kBytes);  // each byte once
+}
+
 // Whatever room there is, the owner waits just long enough.
 TEST_F(SnapshotTest, WaitsWhereTheCopyIsTooSmall) {
   for (const size_t room : {size_t{0}, size_t{100}, size_t{3000}}) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -134,11 +135,11 @@ void expect_same_start(const Json& golden, const TrainingRun& run) {
   }
 }
 
-void expect_same_curve(const Json& golden, double tolerance) {
+void expect_same_curve(const Json& golden, double tolerance, size_t num_steps) {
   const TrainingRun run = run_of(golden.at("recipe"));
   expect_same_start(golden, run);
   std::vector<TokenBatch> batches;
-  for (size_t step = 0; step < golden.at("losses").size(); ++step) {
+  for (size_t step = 0; step < num_steps; ++step) {
     batches.push_back(batch_of(golden.at("recipe"), run, static_cast<int64_t>(step)));
     EXPECT_NEAR(run.learning_rate(static_cast<int64_t>(step) + 1),
                 golden.at("learning_rates")[step].get<double>(), 1e-12);
@@ -154,7 +155,8 @@ void expect_same_curve(const Json& golden, double tolerance) {
 class GoldenVariant : public testing::TestWithParam<const char*> {};
 
 TEST_P(GoldenVariant, HasTheLossesOfPyTorch) {
-  expect_same_curve(read_golden("variants.json").at("variants").at(GetParam()), 2e-5);
+  const Json golden = read_golden("variants.json").at("variants").at(GetParam());
+  expect_same_curve(golden, 2e-5, golden.at("losses").size());
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenVariant,
@@ -162,8 +164,11 @@ INSTANTIATE_TEST_SUITE_P(All, GoldenVariant,
                                          "gqa_packed_documents"),
                          [](const auto& info) { return info.param; });
 
-TEST(GoldenLosses, SlowQuickstartModelFollowsPyTorchFor50Steps) {
-  expect_same_curve(read_golden("quickstart_losses.json"), 1e-3);
+// Warmup and half of the cosine; with CARAVAN_SOAK=1 all 50 steps.
+TEST(GoldenLosses, SlowQuickstartModelFollowsPyTorch) {
+  const Json golden = read_golden("quickstart_losses.json");
+  const bool is_soak = std::getenv("CARAVAN_SOAK") != nullptr;
+  expect_same_curve(golden, 1e-3, is_soak ? golden.at("losses").size() : 25);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "data/token_file.h"
+#include "runtime/cuda/cuda.h"
 #include "tests/launch/messages.h"
 
 namespace caravan {
@@ -136,6 +137,22 @@ TEST_F(Plan, Bfloat16HalvesWhatItShould) {
   EXPECT_EQ(bytes(exact, "all_gather@dp"), 4 * (2 * table + layers));
   EXPECT_EQ(bytes(mixed, "all_gather@dp"), 4 * table + 2 * (table + layers));
   EXPECT_NE(mixed["plan_hash"], exact["plan_hash"]);
+}
+
+// Without a device: the limit is unknown, unless it is given, and the host's memory is another.
+TEST_F(Plan, OfADeviceThatIsNotHere) {
+  const CudaStatus status = examine_cuda();
+  if (!status.is_built_in || status.problem.empty()) {
+    GTEST_SKIP() << "skipped: this is about builds with CUDA on machines without";
+  }
+  request_.overrides = {"runtime.device=cuda", "runtime.dtype=bfloat16"};
+  const std::string unlimited = text();
+  EXPECT_NE(unlimited.find("host memory"), std::string::npos) << unlimited;
+  EXPECT_EQ(unlimited.find("  limit"), std::string::npos) << unlimited;
+  request_.overrides.push_back("runtime.memory_limit=1GiB");
+  EXPECT_NE(text().find("  limit"), std::string::npos);
+  request_.overrides.back() = "runtime.memory_limit=64KiB";
+  EXPECT_NE(message().find("the memory limit is 64.0 KiB"), std::string::npos) << message();
 }
 
 // Weights and moments by hand: 4 bytes each, 64-byte aligned as all sizes here are.

@@ -48,8 +48,8 @@ RunPlan llama_plan(const Layout& layout) {
   const std::vector<std::string> overrides = {absl::StrFormat(
       "parallel={dp: %d, ep: %d, tp: %d, zero: %d}", layout.dp, layout.ep, layout.tp, layout.zero)};
   const Config config = parse_config(kConfig, "test", overrides);
-  const auto backend = make_cpu_backend({.num_threads = 1, .overlap = false});
-  return plan_run(config, make_mesh(config, layout.dp * layout.ep * layout.tp), *backend);
+  return plan_run(config, make_mesh(config, layout.dp * layout.ep * layout.tp),
+                  workspace_rule(DeviceKind::cpu, 1));
 }
 
 // Experts with moments and the bias of their router, as a mixture of experts declares them.
@@ -125,8 +125,8 @@ class Ranks {
   void initialize() const {
     Progress progress;
     for (int rank = 0; rank < std::ssize(arenas_); ++rank) {
-      initialize_parameters(run_, mesh_.with_rank(rank), *arenas_[static_cast<size_t>(rank)], 7, 1,
-                            progress);
+      initialize_parameters(run_, mesh_.with_rank(rank), *backend_,
+                            *arenas_[static_cast<size_t>(rank)], 7, 1, progress);
     }
   }
 
@@ -152,8 +152,8 @@ class Ranks {
     for (int rank = 0; rank < std::ssize(arenas_); ++rank) {
       CheckpointReader reader(checkpoint);
       Progress progress;
-      load_persistent(run_, mesh_.with_rank(rank), *arenas_[static_cast<size_t>(rank)], reader,
-                      progress);
+      load_persistent(run_, mesh_.with_rank(rank), *backend_, *arenas_[static_cast<size_t>(rank)],
+                      reader, progress);
     }
   }
 

@@ -98,6 +98,17 @@ TEST_F(Watchdogs, AStuckRankIsNamedWithWhatTheOthersWaitFor) {
                         "ranks 0 and 2 wait in all_reduce [layers.1] of program 'update'"});
 }
 
+// Inside what was recorded nobody knows the op.
+TEST_F(Watchdogs, RecordedOpsAreNamedByTheirProgram) {
+  for (Progress& progress : progress_) progress.begin_op(kRecordedOps);
+  progress_[0].wait_for(kWaitsForProgram);
+  progress_[2].wait_for(kWaitsForProgram);
+  const auto zero = watch(0), one = watch(1), two = watch(2);
+  expect_says(found(), {"rank 1 (host n1, pid 101) hangs",
+                        "step 17, phase computing, program 'update'; ranks 0 and 2 wait in a "
+                        "collective of program 'update'"});
+}
+
 TEST_F(Watchdogs, WaitingForDifferentThingsNamesBoth) {
   progress_[0].wait_for(1);
   progress_[1].wait_for(1);

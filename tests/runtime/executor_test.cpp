@@ -119,5 +119,244 @@ TEST(Executor, ValuesLieWhereThePlanSays) {
             fixture.arena.at(fixture.planned.programs[0].plan.locations[index(between)], {}));
 }
 
+// Records what runs on a CPU: a recording is a list of ops, in the order of the calls.
+class RecordingBackend final : public Backend {
+ public:
+  std::string description() const override { return "recording"; }
+  std::unique_ptr<DeviceMemory> reserve(int64_t bytes) override { return cpu_->reserve(bytes); }
+  void copy_in(void* device, const void* host, int64_t bytes) override {
+    cpu_->copy_in(device, host, bytes);
+  }
+  void copy_out(void* host, const void* device, int64_t bytes) override {
+    cpu_->copy_out(host, device, bytes);
+  }
+  void copy_out_settled(void* host, const void* device, int64_t bytes) override {
+    cpu_->copy_out(host, device, bytes);
+  }
+  void fill(void* device, uint32_t word, int64_t bytes) override {
+    cpu_->fill(device, word, bytes);
+  }
+  int64_t workspace_bytes(const Op& op, std::span<const TensorSpec> inputs,
+                          std::span<const TensorSpec> outputs) const override {
+    return cpu_->workspace_bytes(op, inputs, outputs);
+  }
+  void run(const Op& op, const KernelArgs& args, Stream stream) override {
+    if (recorded_ != nullptr) {
+      recorded_->push_back({&op, args, stream});
+      num_communications_ += stream == Stream::communication;
+      return;
+    }
+    ++num_run;
+    cpu_->run(op, args, stream);
+  }
+  void wait_for_communication(int64_t count) override {
+    events.push_back(absl::StrFormat("wait %d", count));
+  }
+  int64_t communication_count() const override {
+    return cpu_->communication_count() + num_communications_;
+  }
+  void synchronize() override {
+    ++num_synchronized;
+    cpu_->synchronize();
+  }
+  bool records() const override { return true; }
+  std::unique_ptr<Recording> record(const std::function<void()>& issue) override {
+    ++num_recorded;
+    auto list = std::make_unique<List>(*this);
+    recorded_ = &list->calls;
+    issue();
+    recorded_ = nullptr;
+    return list;
+  }
+
+  int num_run = 0, num_recorded = 0, num_launched = 0, num_synchronized = 0;
+  std::vector<std::string> events;  // waits and launches
+
+ private:
+  struct Call {
+    const Op* op;
+    KernelArgs args;
+    Stream stream;
+  };
+  struct List final : Recording {
+    explicit List(RecordingBackend& of) : backend(of) {}
+    void launch() override {
+      ++backend.num_launched;
+      backend.events.push_back("launch");
+      for (const Call& call : calls) backend.cpu_->run(*call.op, call.args, call.stream);
+    }
+    RecordingBackend& backend;
+    std::vector<Call> calls;
+  };
+
+  std::unique_ptr<Backend> cpu_ = make_cpu_backend({.num_threads = 1, .overlap = false});
+  std::vector<Call>* recorded_ = nullptr;
+  int64_t num_communications_ = 0;
+};
+
+// One program of one rank on it. `communicator`: of Axis::dp.
+struct RecordedFixture {
+  explicit RecordedFixture(const Graph& graph, const Mesh& mesh = {})
+      : mesh(mesh),
+        planned(plan_programs({{"p", graph}}, mesh, backend, false)),
+        arena(backend, planned.layout, planned.programs[0].plan.transient_bytes) {}
+
+  Executor executor(ExecutorOptions options = {false, {}}, Communicator* communicator = nullptr) {
+    return Executor(planned.programs[0], backend, arena, mesh, {communicator}, std::move(options));
+  }
+
+  RecordingBackend backend;
+  Mesh mesh;
+  PlannedPrograms planned;
+  Arena arena;
+};
+
+TEST(RecordedExecutor, RecordsTheSecondRunAndLaunchesFromThenOn) {
+  Val between;
+  const Graph graph = two_step_graph(&between);
+  RecordedFixture fixture(graph);
+  Executor executor = fixture.executor();
+  for (int run = 1; run <= 4; ++run) {
+    const auto x = static_cast<float>(run);
+    write(executor.input("x"), x);
+    executor.run();
+    EXPECT_NEAR(*executor.view(graph.output("y")).as<float>(), 4 * x * x / (1 + std::exp(-2 * x)),
+                1e-4);
+    EXPECT_EQ(fixture.backend.num_run, 2);
+    EXPECT_EQ(fixture.backend.num_recorded, run > 1);
+    EXPECT_EQ(fixture.backend.num_launched, run - 1);
+  }
+}
+
+TEST(RecordedExecutor, WhoeverLooksAtNodesSeesThemRun) {
+  Val between;
+  RecordedFixture fixture(two_step_graph(&between));
+  ExecutorOptions looks_before{false, [](const Node&, double) {}};
+  ExecutorOptions looks_after{.poison_freed = false,
+                              .after_node = [](const Node&, std::span<const TensorView>) {}};
+  for (const ExecutorOptions& options : {ExecutorOptions{true, {}}, looks_before, looks_after}) {
+    Executor executor = fixture.executor(options);
+    for (int run = 0; run < 3; ++run) executor.run();
+  }
+  EXPECT_EQ(fixture.backend.num_recorded, 0);
+  EXPECT_EQ(fixture.backend.num_run, 3 * 3 * 2);
+}
+
+TEST(RecordedExecutor, StopsBeforeTheUpdate) {
+  const Graph graph = training_graphs(tiny_run())[0].graph;
+  RecordedFixture fixture(graph);
+  std::vector<int> launched;
+  Executor executor = fixture.executor({.poison_freed = false, .before_update = [&] {
+                                          launched.push_back(fixture.backend.num_launched);
+                                        }});
+  for (int run = 0; run < 3; ++run) executor.run();
+  EXPECT_EQ(fixture.backend.num_recorded, 2);
+  EXPECT_EQ(launched, (std::vector<int>{0, 1, 3}));
+}
+
+// Adds 1 to a sum as often as an input says.
+Graph counting_graph() {
+  Graph graph;
+  Builder b(graph);
+  const Val times = b.input("times", {}, DType::f32);
+  const Val zero = b.fill(0.0f), one = b.fill(1.0f);
+  const ValueId sum = graph.add_value({.name = "sum"});
+  graph.repeats.push_back({times});
+  graph.add_node({.op = Accumulate{}, .inputs = {zero, one, one}, .outputs = {sum}, .repeat = 0});
+  b.output("sum", sum);
+  return graph;
+}
+
+TEST(RecordedExecutor, RepeatsAsOftenAsTheHostReads) {
+  RecordedFixture fixture(counting_graph());
+  Executor executor = fixture.executor();
+  for (const float times : {0.0f, 3.0f, 0.0f, 2.0f, 5.0f}) {
+    executor.set_input("times", times);
+    executor.run();
+    EXPECT_EQ(executor.output("sum"), times);
+  }
+  // What repeats runs step by step in its first round, in the second run, and is recorded then.
+  EXPECT_EQ(fixture.backend.num_recorded, 2);
+}
+
+// A group of two whose other rank has nothing to add.
+class LonelyCommunicator final : public Communicator {
+ public:
+  explicit LonelyCommunicator(bool is_asynchronous) : is_asynchronous_(is_asynchronous) {}
+  bool is_asynchronous() const override { return is_asynchronous_; }
+  int rank() const override { return 0; }
+  int size() const override { return 2; }
+  std::unique_ptr<Communicator> split(int, int) override { return nullptr; }
+  void all_reduce(void*, int64_t, DType) override { ++num_sums; }
+  void all_gather(const void*, void*, int64_t) override {}
+  void reduce_scatter(const void*, void*, int64_t, DType) override {}
+  void all_to_all(const void*, void*, int64_t) override {}
+  void all_to_all_v(const void*, std::span<const int64_t>, void*,
+                    std::span<const int64_t>) override {}
+  float all_reduce_max(float value) override { return value; }
+  void broadcast(void*, int64_t, int) override {}
+  void send(const void*, int64_t, int) override {}
+  void recv(void*, int64_t, int) override {}
+  void barrier() override {}
+
+  int num_sums = 0;
+
+ private:
+  bool is_asynchronous_;
+};
+
+// x + x is summed over the ranks beside another node.
+Graph summing_graph() {
+  Graph graph;
+  Builder b(graph);
+  const Val x = b.input("x", {16}, DType::f32);
+  const Val twice = b.add(x, x);
+  const ValueId sum = graph.add_value(graph.value(twice));
+  graph.add_node({.op = AllReduce{Axis::dp},
+                  .inputs = {twice},
+                  .outputs = {sum},
+                  .stream = Stream::communication});
+  const Val other = b.swiglu(x, x);
+  b.output("y", b.add(sum, other));
+  return graph;
+}
+
+TEST(RecordedExecutor, CommunicationIsRecordedWhereItNeedsNoHost) {
+  for (const bool is_asynchronous : {true, false}) {
+    const Mesh mesh{{2, 1, 1}};
+    RecordedFixture fixture(summing_graph(), mesh);
+    LonelyCommunicator communicator(is_asynchronous);
+    Executor executor = fixture.executor({false, {}}, &communicator);
+    const ValueId y = executor.program().graph.output("y");
+    for (int run = 1; run <= 3; ++run) {
+      write(executor.input("x"), 1.0f);
+      fixture.backend.events.clear();
+      executor.run();
+      EXPECT_NEAR(*executor.view(y).as<float>(), 2 + 1 / (1 + std::exp(-1.0f)), 1e-5);
+      EXPECT_EQ(communicator.num_sums, run);
+    }
+    const std::vector<std::string>& events = fixture.backend.events;
+    EXPECT_EQ(std::ranges::count(events, "launch"), is_asynchronous ? 1 : 2);
+    EXPECT_EQ(fixture.backend.num_recorded, is_asynchronous ? 1 : 2);
+    EXPECT_TRUE(events.front().starts_with("wait "));  // for all that was issued before
+    EXPECT_TRUE(std::ranges::find(events, "launch")[-1].starts_with("wait "));
+  }
+}
+
+TEST(RecordedExecutor, ProgressNamesTheProgram) {
+  const Mesh mesh{{2, 1, 1}};
+  RecordedFixture fixture(summing_graph(), mesh);
+  LonelyCommunicator communicator(true);
+  Progress progress;
+  Executor executor = fixture.executor(
+      {.poison_freed = false, .progress = &progress, .program_index = 5}, &communicator);
+  executor.run();
+  EXPECT_GE(progress.read().op, 0);
+  executor.run();
+  EXPECT_EQ(progress.read().op, kRecordedOps);
+  EXPECT_EQ(progress.read().program, 5);
+  EXPECT_EQ(progress.read().waits_for, kWaitsForNothing);
+}
+
 }  // namespace
 }  // namespace caravan

@@ -97,6 +97,30 @@ largest values at the peak: step 2 of 'update', layers.2 add
 )");
 }
 
+// The limit is the device's, where the arena lies; what the host holds is only shown.
+TEST(MemoryReport, OfADevice) {
+  const std::vector<Program> programs = {smaller_program(), small_program()};
+  const MemoryReport report = memory_report(small_layout(), programs,
+                                            {.limit = MemoryLimit{22 * kMiB, "auto"},
+                                             .host = {{"data prefetch", 5 * kMiB}},
+                                             .is_on_device = true,
+                                             .held = {{"CUDA and others", 3 * kMiB}}});
+  EXPECT_EQ(report.process_bytes(), 20 * kMiB);
+  EXPECT_EQ(report.host_bytes(), 5 * kMiB);
+  EXPECT_EQ(over_limit(report), "");
+  const std::string table = to_string(report);
+  EXPECT_NE(table.find(R"(
+  arena                       10.00        10.00        20.00
+  CUDA and others                                        3.00  of the device, not counted
+  limit                                                 22.00  auto
+  free                                                   2.00
+  data prefetch                                          5.00
+  host memory                                            5.00
+)"),
+            std::string::npos)
+      << table;
+}
+
 TEST(MemoryReport, SaysWhatIsMissing) {
   const std::string table = to_string(small_report(MemoryLimit{24 * kMiB, "CARAVAN_MEMLIMIT"}));
   EXPECT_NE(table.find("  MISSING                                                1.00\n"),

@@ -7,6 +7,7 @@
 #include <limits>
 #include <mutex>
 
+#include "parallel/host_staged_communicator.h"
 #include "runtime/builder.h"
 #include "runtime/error.h"
 #include "runtime/passes/plan_memory.h"
@@ -160,12 +161,19 @@ PlannedPrograms plan_programs(const std::vector<NamedGraph>& graphs, const Mesh&
   return planned;
 }
 
+std::unique_ptr<Backend> make_backend(const RunnerOptions& options) {
+  if (options.make_backend) return options.make_backend();
+  if (options.reference) return make_reference_backend();
+  return make_cpu_backend({options.num_threads, options.overlap});
+}
+
+constexpr int64_t kStagedBytes = 4096;  // so that tensors travel in rounds
+
 ProgramRunner::ProgramRunner(const std::vector<NamedGraph>& graphs, const Mesh& mesh,
                              Communicator& world, const RunnerOptions& options)
     : mesh_(mesh),
+      backend_(make_backend(options)),
       groups_(make_groups(world, mesh)),
-      backend_(options.reference ? make_reference_backend()
-                                 : make_cpu_backend({options.num_threads, options.overlap})),
       planned_(plan_programs(graphs, mesh, *backend_, options.keep_all)) {
   int64_t transient_bytes = 0;
   for (const Program& program : planned_.programs) {
@@ -173,6 +181,11 @@ ProgramRunner::ProgramRunner(const std::vector<NamedGraph>& graphs, const Mesh& 
   }
   arena_ = std::make_unique<Arena>(*backend_, planned_.layout, transient_bytes);
   if (options.poison_freed) backend_->fill(arena_->transient(), 0x7fc00000, transient_bytes);
+  if (!backend_->is_host_memory()) {
+    for (auto& group : groups_.by_axis) {
+      group = make_host_staged_communicator(std::move(group), *backend_, kStagedBytes);
+    }
+  }
   AxisCommunicators communicators{};
   for (const Axis axis : kAxes) communicators[static_cast<size_t>(axis)] = &groups_.axis(axis);
   for (const Program& program : planned_.programs) {

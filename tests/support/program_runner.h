@@ -49,6 +49,9 @@ struct RunnerOptions {
   bool overlap = true;
   int num_threads = 1;
   bool reference = false;  // computes with the specification of the ops: slow, knows bf16
+  // Another backend for each rank. Where device memory is not the host's, ranks exchange bytes
+  // through the host.
+  std::function<std::unique_ptr<Backend>()> make_backend = {};
 };
 
 // The programs of a run and the persistent region that they share.
@@ -94,8 +97,8 @@ class ProgramRunner {
   const Value& persistent_value(const std::string& name) const;
 
   Mesh mesh_;
+  std::unique_ptr<Backend> backend_;  // before the groups: they may hold memory of it
   ProcessGroups groups_;
-  std::unique_ptr<Backend> backend_;
   PlannedPrograms planned_;
   std::unique_ptr<Arena> arena_;
   std::vector<std::unique_ptr<Executor>> executors_;

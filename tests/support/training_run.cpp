@@ -3,25 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
-#include "parallel/bucket.h"
-#include "parallel/expand_experts.h"
-#include "parallel/parallelize.h"
-#include "parallel/prefetch.h"
-#include "parallel/shard_parameters.h"
+#include "launch/passes.h"
 #include "runtime/builder.h"
 #include "runtime/error.h"
-#include "runtime/passes/autodiff.h"
-#include "runtime/passes/fuse_add.h"
-#include "runtime/passes/merge_loss.h"
-#include "runtime/passes/prune.h"
-#include "runtime/passes/recompute.h"
-#include "runtime/passes/schedule.h"
 #include "runtime/rng.h"
 
 namespace caravan {
 namespace {
-
-enum class Kind { accumulate, update };
 
 ModelOptions options_of(const TrainingRun& run) {
   ModelOptions options = run.options;
@@ -29,44 +17,26 @@ ModelOptions options_of(const TrainingRun& run) {
   return options;
 }
 
-Graph logical_graph(const TrainingRun& run, Kind kind) {
-  Graph forward;
-  Builder b(forward, run.dtype);
-  const int64_t sequences = run.num_sequences / run.accumulation_steps;
-  const BatchInputs batch = declare_batch(b, sequences, run.sequence_len);
-  const LossSums loss = model_loss(b, with_derived_sizes(run.model), batch, options_of(run));
-  verify(forward, "build");
-  if (run.optimizer.zero_stage >= 3) forward = shard_parameters(std::move(forward), run.mesh);
-  Differentiated backward = differentiate(std::move(forward), loss.loss_sum);
-  verify(backward.graph, "autodiff");
-  Graph graph = merge_loss(std::move(backward.graph));
-  verify(graph, "merge_loss");
-  if (run.recompute) graph = recompute(std::move(graph));
-  verify(graph, "recompute");
-  const MicroBatchResult result{backward.gradients, loss.loss_sum, loss.num_valid, loss.routers};
-  if (kind == Kind::accumulate)
-    append_accumulate(graph, result, run.optimizer);
-  else
-    append_update(graph, result, run.accumulation_steps > 1, run.optimizer);
-  graph = prune(std::move(graph));
-  verify(graph, "optimizer");
-  return graph;
+PassSettings settings_of(const TrainingRun& run) {
+  return {.mesh = run.mesh,
+          .optimizer = run.optimizer,
+          .accumulates = run.accumulation_steps > 1,
+          .recompute = run.recompute,
+          .bucket_bytes = run.bucket_bytes};
 }
 
-Graph placed_graph(const TrainingRun& run, Kind kind) {
-  Graph graph = parallelize(logical_graph(run, kind), run.mesh);
-  verify(graph, "parallelize");
-  graph = prefetch(std::move(graph));
-  verify(graph, "prefetch");
-  graph = expand_experts(std::move(graph), run.mesh);
-  verify(graph, "expand_experts");
-  graph = fuse_add(std::move(graph));
-  verify(graph, "fuse_add");
-  graph = bucket_gradients(reorder(std::move(graph)), run.bucket_bytes);
-  verify(graph, "bucket");
-  graph = reorder(std::move(graph));
-  verify(graph, "schedule");
-  return graph;
+// `num_sequences`: of a micro-batch.
+Graph logical_graph_of(const TrainingRun& run, ProgramKind kind, int64_t num_sequences) {
+  Graph forward;
+  Builder b(forward, run.dtype);
+  const BatchInputs batch = declare_batch(b, num_sequences, run.sequence_len);
+  const LossSums loss = model_loss(b, with_derived_sizes(run.model), batch, options_of(run));
+  return logical_graph(kind, std::move(forward), loss, settings_of(run));
+}
+
+Graph training_graph(const TrainingRun& run, ProgramKind kind) {
+  const int64_t sequences = run.num_sequences / run.accumulation_steps;
+  return placed_graph(logical_graph_of(run, kind, sequences), settings_of(run));
 }
 
 // Micro-batch number `part` of the step.
@@ -156,12 +126,14 @@ TokenBatch random_batch(const TrainingRun& run, uint64_t index) {
   return batch;
 }
 
-Graph logical_update_graph(const TrainingRun& run) { return logical_graph(run, Kind::update); }
+Graph logical_update_graph(const TrainingRun& run) {
+  return logical_graph_of(run, ProgramKind::update, run.num_sequences / run.accumulation_steps);
+}
 
 std::vector<NamedGraph> training_graphs(const TrainingRun& run) {
-  std::vector<NamedGraph> graphs = {{"update", placed_graph(run, Kind::update)}};
+  std::vector<NamedGraph> graphs = {{"update", training_graph(run, ProgramKind::update)}};
   if (run.accumulation_steps > 1) {
-    graphs.push_back({"accumulate", placed_graph(run, Kind::accumulate)});
+    graphs.push_back({"accumulate", training_graph(run, ProgramKind::accumulate)});
   }
   return graphs;
 }
@@ -182,14 +154,8 @@ HostTensors initial_parameters(const Graph& graph, double initializer_range) {
 }
 
 HostTensors evaluate(const TrainingRun& run, const TokenBatch& batch) {
-  Graph graph;
-  Builder b(graph, run.dtype);
-  const BatchInputs inputs = declare_batch(b, run.num_sequences, run.sequence_len);
-  const LossSums loss = model_loss(b, with_derived_sizes(run.model), inputs, options_of(run));
-  graph.outputs = {{"loss_sum", loss.loss_sum}, {"num_valid", loss.num_valid}};
-  graph = expand_experts(parallelize(graph, run.mesh), run.mesh);
-  graph = reorder(fuse_add(std::move(graph)));
-  verify(graph, "evaluate");
+  const Graph graph = placed_graph(logical_graph_of(run, ProgramKind::evaluate, run.num_sequences),
+                                   settings_of(run));
   const HostTensors parameters = initial_parameters(graph, run.model.initializer_range);
   return run_on_ranks({{"evaluate", graph}}, run.mesh, run.runner, [&](ProgramRunner& runner) {
     for (const auto& [name, tensor] : parameters) runner.set(name, tensor);

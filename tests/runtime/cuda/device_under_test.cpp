@@ -161,8 +161,10 @@ void attend_again(const AttentionGrad& op, OpCase& c) {
 std::optional<Types> to_bf16(const Op& op, OpCase& c) {
   std::vector<size_t> inputs = bf16_inputs(op);
   if (inputs.empty()) return {};
+  const auto* matmul = std::get_if<MatMul>(&op);
   const bool adds_in_bf16 = addend(op) != Addend::none && name(op) != "embedding_grad" &&
-                            name(op) != "grouped_matmul_grad";
+                            name(op) != "grouped_matmul_grad" &&
+                            (matmul == nullptr || !matmul->f32_output);
   if (adds_in_bf16) inputs.push_back(c.inputs.size() - 1);
   const auto* grad = std::get_if<AttentionGrad>(&op);
   Types types;
@@ -185,10 +187,22 @@ std::optional<Types> to_bf16(const Op& op, OpCase& c) {
 
 }  // namespace
 
+namespace {
+
+std::unique_ptr<Backend>& backend_under_test() {
+  static std::unique_ptr<Backend> backend;
+  return backend;
+}
+
+}  // namespace
+
 Backend& device_under_test() {
-  static const std::unique_ptr<Backend> backend = make_cuda_backend({.deterministic = true});
+  std::unique_ptr<Backend>& backend = backend_under_test();
+  if (!backend) backend = make_cuda_backend({.deterministic = true});
   return *backend;
 }
+
+void end_device_under_test() { backend_under_test().reset(); }
 
 std::vector<Tensor> run_kernel(const Op& op, const OpCase& c) {
   return run_with_types(op, c, f32_types(op, c));

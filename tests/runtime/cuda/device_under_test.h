@@ -8,5 +8,7 @@ namespace caravan {
 
 // Made when first asked for; deterministic, graphs on.
 Backend& device_under_test();
+// Before main returns: the device's library, or the emulator's threads' memory, goes soon after.
+void end_device_under_test();
 
 }  // namespace caravan

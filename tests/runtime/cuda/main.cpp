@@ -1,7 +1,7 @@
 // Without a device every test is skipped, by name.
 #include <gtest/gtest.h>
 
-#include "runtime/cuda/cuda.h"
+#include "tests/runtime/cuda/device_under_test.h"
 
 namespace {
 
@@ -12,6 +12,7 @@ class NeedsDevice : public testing::EmptyTestEventListener {
     static const std::string problem = caravan::examine_cuda().problem;
     if (!problem.empty()) GTEST_SKIP() << "skipped: " << problem;
   }
+  void TearDown() override { caravan::end_device_under_test(); }
 };
 
 }  // namespace

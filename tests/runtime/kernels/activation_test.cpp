@@ -26,8 +26,12 @@ TEST(SwiGlu, SaturatedGates) {
   EXPECT_EQ(y[0].at(1), 400.0f);
 }
 
+TEST(SwiGlu, NoRows) { check_op(SwiGlu{}, {{normal({0, 8}, 1), normal({0, 8}, 2)}, {{0, 8}}}); }
+
 TEST(Add, Exact) {
-  check_op(Add{}, {{normal({77, 301}, 1), normal({77, 301}, 2)}, {{77, 301}}, {}, 0});
+  for (const Shape& shape : {Shape{77, 301}, {1, 5}, {3, 4096}, {0, 4}}) {
+    check_op(Add{}, {{normal(shape, 1), normal(shape, 2)}, {shape}, {}, 0});
+  }
 }
 
 }  // namespace

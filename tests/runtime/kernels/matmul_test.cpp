@@ -35,19 +35,37 @@ TEST(MatMul, AddsToWhatIsThere) {
   check_op(MatMul{false, true, Addend::in_place}, {{a, b, addend}, {{33, 41}}, {{0, 2}}});
 }
 
+// In mixed precision: gradients of weights, and the router's logits.
+TEST(MatMul, OfBf16ToF32) {
+  const Tensor a = normal({70, 33}, 1), b = normal({70, 24}, 2), addend = normal({33, 24}, 3);
+  for (const Addend how : {Addend::none, Addend::separate, Addend::in_place}) {
+    OpCase c{{a, b}, {{33, 24}}};
+    if (how != Addend::none) c.inputs.push_back(addend);
+    if (how == Addend::in_place) c.in_place = {{0, 2}};
+    check_op(MatMul{true, false, how, true}, c);
+  }
+}
+
 TEST(MatMul, NoRows) { check_op(MatMul{}, {{normal({0, 8}, 1), normal({8, 4}, 2)}, {{0, 4}}}); }
 
 TEST(MatMul, NoDepthGivesZeros) {
-  check_op(MatMul{}, {{normal({5, 0}, 1), normal({0, 4}, 2)}, {{5, 4}}});
+  const Tensor a = normal({5, 0}, 1), b = normal({0, 4}, 2), addend = normal({5, 4}, 3);
+  check_op(MatMul{}, {{a, b}, {{5, 4}}});
+  check_op(MatMul{false, false, Addend::separate}, {{a, b, addend}, {{5, 4}}});
+  check_op(MatMul{false, false, Addend::in_place}, {{a, b, addend}, {{5, 4}}, {{0, 2}}});
 }
 
 TEST(AddBias, AddsToEveryRow) {
-  check_op(AddBias{}, {{normal({131, 19}, 1), normal({19}, 2)}, {{131, 19}}, {}, 0});
+  for (const Shape& shape : {Shape{131, 19}, {5, 1}, {33, 64}, {3, 4104}, {0, 8}}) {
+    check_op(AddBias{}, {{normal(shape, 1), normal({shape[1]}, 2)}, {shape}, {}, 0});
+  }
 }
 
 TEST(SumRows, OddNumbersOfRows) {
   for (const int64_t rows : {0, 1, 63, 64, 65, 200, 5000}) {
-    check_op(SumRows{}, {{normal({rows, 21}, 1)}, {{21}}});
+    for (const int64_t columns : {21, 264}) {
+      check_op(SumRows{}, {{normal({rows, columns}, 1)}, {{columns}}});
+    }
   }
 }
 

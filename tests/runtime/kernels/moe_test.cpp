@@ -1,5 +1,6 @@
 // Routing, sorting and products of experts against the plain loops. Passes beyond the first and
 // ranks that exchange rows: tests/parallel/expand_experts_test.cpp.
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <set>
@@ -24,6 +25,14 @@ TEST(Route, OddShapes) {
       check_op(Route{.top_k = k}, {{logits, bias}, outputs, {}, 1e-6});
     }
   }
+}
+
+TEST(Route, ManyExpertsAndManyPicks) {
+  const Tensor logits = normal({37, 515}, 1), bias = normal({515}, 2, 0.1);
+  const std::vector<Shape> outputs = {{37, 20}, {37, 20}, {515}};
+  check_op(Route{.top_k = 20}, {{logits, bias}, outputs, {}, 1e-6});
+  check_op(Route{.top_k = 5}, {{normal({3, 5}, 1)}, {{3, 5}, {3, 5}, {5}}, {}, 1e-6});
+  check_op(Route{.top_k = 2}, {{normal({0, 5}, 1)}, {{0, 2}, {0, 2}, {5}}, {}, 1e-6});
 }
 
 TEST(Route, BiasPicksButDoesNotScore) {
@@ -102,6 +111,50 @@ TEST(Assign, DropsTheLastOfAnExpert) {
   const std::vector<uint32_t> order = {1, 6, 0, 2, 4}, ends = {0, 2, 4, 5};
   for (size_t i = 0; i < 5; ++i) EXPECT_EQ(kept.order.words[i], order[i]);
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(kept.ends.words[i], ends[i]);
+}
+
+// More picks than one block of threads counts, more experts than one has threads.
+TEST(Assign, ManyPicksAndExperts) {
+  for (const auto& [tokens, k, num_experts] :
+       {std::array{1500, 3, 7}, {700, 2, 1100}, {2100, 1, 2049}, {3000, 2, 1}}) {
+    const Tensor experts = as_shape(random_integers(tokens * k, 0, num_experts, 1), {tokens, k});
+    for (const bool drops : {false, true}) {
+      const Slots slots{tokens, drops ? std::max(tokens / 2, num_experts) : tokens, drops};
+      const auto out = run_kernel(Assign{slots, num_experts, {}},
+                                  {{experts}, {{tokens * k}, {num_experts}, {}, {}}});
+      const auto expected = run_reference(Assign{slots, num_experts, {}},
+                                          {{experts}, {{tokens * k}, {num_experts}, {}, {}}});
+      EXPECT_EQ(out[1].words, expected[1].words);
+      for (size_t i = 0; i < expected[1].words[static_cast<size_t>(num_experts) - 1]; ++i) {
+        ASSERT_EQ(out[0].words[i], expected[0].words[i]) << i;
+      }
+      EXPECT_EQ(out[2].words, expected[2].words);
+      EXPECT_EQ(out[3].words, expected[3].words);
+    }
+  }
+}
+
+// Rows that are read by vectors, some of them several times by a thread; more picks of a token than
+// are loaded together.
+TEST(Dispatch, WideRowsThereAndBack) {
+  for (const auto& [tokens, k, width] :
+       {std::array{20, 1, 64}, {16, 6, 1032}, {33, 3, 2056}, {9, 5, 1031}}) {
+    const Tensor experts = as_shape(random_integers(tokens * k, 0, 7, 1), {tokens, k});
+    const Slots slots{tokens, tokens * k};
+    auto sorted = run_kernel(Assign{slots, 7, {}}, {{experts}, {{tokens * k}, {7}, {}, {}}});
+    for (Tensor* ids : {&sorted[0], &sorted[1]}) ids->dtype = DType::i32;
+    const Tensor x = normal({tokens, width}, 1), scores = normal({tokens, k}, 2);
+    const Tensor rows = normal({tokens * k, width}, 3), pass = scalar(0);
+    check_op(Dispatch{slots, true, {}},
+             {{x, scores, sorted[0], sorted[1], pass}, {rows.shape, {7}}, {}, 1e-6});
+    check_op(Combine{k, {}, Addend::in_place},
+             {{rows, sorted[0], sorted[1], pass, x}, {x.shape}, {{0, 4}}, 1e-5});
+    std::vector<Tensor> inputs = {x, scores, sorted[0], sorted[1], pass, rows};
+    check_op(DispatchGrad{false, {}}, {inputs, {x.shape, scores.shape}, {}, 2e-5});
+    inputs.push_back(normal(x.shape, 4));
+    inputs.push_back(normal(scores.shape, 5));
+    check_op(DispatchGrad{true, {}}, {inputs, {x.shape, scores.shape}, {{0, 6}, {1, 7}}, 2e-5});
+  }
 }
 
 TEST(Dispatch, RowsOfAFirstPass) {
@@ -186,6 +239,15 @@ INSTANTIATE_TEST_SUITE_P(All, GroupedTest,
                                          Products{64, 48, {127, 0, 126}},
                                          Products{20, 40, {3, 0, 5, 0, 0, 0, 140, 2, 1}},
                                          Products{257, 130, {1, 1, 1}}));
+
+// Tiles of a GPU: several of them both ways, of a depth that is no multiple of theirs; rows that
+// are read by vectors, and rows that are not; more counts than a warp reads at a time.
+INSTANTIATE_TEST_SUITE_P(
+    ManyTiles, GroupedTest,
+    testing::Values(Products{136, 264, {129, 1, 200}}, Products{101, 203, {120, 90, 110}},
+                    Products{40, 72, {0, 0, 65}},
+                    Products{24, 16, {3, 0, 1, 0, 2, 0, 1, 1, 1, 0, 0, 0, 4, 0, 7, 2, 0, 0,
+                                      0, 9, 0, 1, 0, 0, 0, 0, 0, 5, 0, 1, 2, 2, 0, 0, 3, 70}}));
 
 // Rows that nobody sent are neither read nor written.
 TEST(GroupedMatMul, LeavesOutRowsOfNobody) {

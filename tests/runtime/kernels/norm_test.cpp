@@ -15,6 +15,16 @@ TEST(RmsNorm, OddShapes) {
   }
 }
 
+// More columns than threads keep in registers, by vectors and one by one, and many rows.
+TEST(RmsNorm, WideRowsAndManyRows) {
+  for (const Shape& shape : {Shape{3, 33000}, {2, 4099}, {4500, 40}, {9000, 3}, {0, 64}}) {
+    const Tensor x = normal(shape, 1, 3.0), weight = normal({shape[1]}, 2);
+    const auto forward = check_op(RmsNorm{kEps}, {{x, weight}, {shape, {shape[0]}}, {}, 1e-6});
+    check_op(RmsNormGrad{},
+             {{x, weight, forward[1], normal(shape, 3)}, {shape, {shape[1]}}, {}, 3e-5, 0.1});
+  }
+}
+
 TEST(RmsNorm, GradientAddsToWhatIsThere) {
   const Shape shape = {70, 50};
   const Tensor x = normal(shape, 1), weight = normal({50}, 2), addend = normal(shape, 4);

@@ -59,6 +59,18 @@ TEST(Rope, InterleavedTurnsNeighbours) {
   }
 }
 
+// More pairs than a launch takes, and more tokens than a block.
+TEST(Rope, WideHeadsAndNarrowOnes) {
+  for (const int64_t head_dim : {2, 520, 1040}) {
+    const Tensor x = normal({1030 / head_dim + 5, 2 * head_dim}, 1);
+    const Tensor positions = random_integers(x.shape[0], 0, 200000, 2);
+    for (const bool interleaved : {false, true}) {
+      const Rope op{.head_dim = head_dim, .theta = 1e4, .scaling = {}, .interleaved = interleaved};
+      check_op(op, {{x, positions}, {x.shape}, {}, 1e-6});
+    }
+  }
+}
+
 TEST(TemperatureScale, GrowsWithThePosition) {
   const Tensor x = normal({90, 48}, 1);
   for (const int32_t last : {1, 90, 200000}) {
@@ -85,12 +97,13 @@ TEST(ChunkStart, CountsChunksFromTheStartOfTheDocument) {
   for (size_t i = 0; i < 20; ++i) EXPECT_EQ(whole[0].words[i], starts.words[i]) << i;
 }
 
-// A rank that has the second half of a sequence still counts from the sequence's start.
+// A rank that has the second half of a sequence still counts from the sequence's start. (The
+// specification knows whole sequences only.)
 TEST(ChunkStart, KnowsWhereItsTokensAre) {
   Tensor starts = integers({0, 0, 0, 7, 7});
   starts.offset = {15};
   starts.whole = {20};
-  const Tensor chunked = check_op(ChunkStart{4, 10}, {{starts}, {{5}}})[0];
+  const Tensor chunked = run_kernel(ChunkStart{4, 10}, {{starts}, {{5}}})[0];
   const Tensor expected = integers({4, 4, 4, 7, 7});
   for (size_t i = 0; i < 5; ++i) EXPECT_EQ(chunked.words[i], expected.words[i]) << i;
 }

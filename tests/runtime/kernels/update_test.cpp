@@ -32,6 +32,16 @@ TEST(SquaredNorm, ManyValues) {
   check_op(SquaredNorm{}, {values, {{}}, {}, 1e-6});
 }
 
+// More than one launch of any backend takes; none has anything.
+TEST(SquaredNorm, HundredsOfValues) {
+  std::vector<Tensor> values;
+  for (int64_t i = 0; i < 300; ++i) values.push_back(normal({i % 40}, uint64_t(i)));
+  check_op(SquaredNorm{}, {values, {{}}, {}, 1e-6});
+  values[299].at(18) = NAN;
+  EXPECT_TRUE(std::isnan(run_kernel(SquaredNorm{}, {values, {{}}})[0].at(0)));
+  EXPECT_EQ(run_kernel(SquaredNorm{}, {{filled({0}, 0)}, {{}}})[0].at(0), 0.0f);
+}
+
 TEST(ClipScale, ClipsOnlyWhatIsLarger) {
   const auto clip = [](float max_norm, float squared, float num_valid) {
     return check_op(ClipScale{max_norm},
