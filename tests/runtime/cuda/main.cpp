@@ -12,7 +12,9 @@ class NeedsDevice : public testing::EmptyTestEventListener {
     static const std::string problem = caravan::examine_cuda().problem;
     if (!problem.empty()) GTEST_SKIP() << "skipped: " << problem;
   }
-  void TearDown() override { caravan::end_device_under_test(); }
+  void OnEnvironmentsTearDownStart(const testing::UnitTest&) override {
+    caravan::end_device_under_test();
+  }
 };
 
 }  // namespace
