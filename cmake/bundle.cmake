@@ -9,7 +9,7 @@ set(caravan_programs caravan steady_state_program)
 set(caravan_test_programs
   runtime_cuda_test runtime_cpu_test parallel_test golden_losses_test e2e_test)
 set(caravan_bench_programs  # none is built unless it is asked for: a component of their own
-  bench_step bench_ceilings bench_cuda_kernels bench_cuda_attention bench_gpu_step
+  bench_step bench_ceilings bench_cuda_kernels bench_cuda_matmul
   bench_gpu_ceilings)
 set(CMAKE_INSTALL_DEFAULT_COMPONENT_NAME caravan)
 

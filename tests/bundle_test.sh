@@ -110,7 +110,7 @@ if [ -e "$root$bundle/tests/golden_losses_test" ]; then
 fi
 # NVIDIA's libraries are found; a device is not.
 if [ -e "$root$bundle/tests/runtime_cuda_test" ]; then
-  use "tests of a GPU" 'tests ran' "$bundle/tests/runtime_cuda_test" --gtest_filter='CudaBackend*'
+  use "tests of a GPU" 'test suite ran' "$bundle/tests/runtime_cuda_test" --gtest_filter='CudaBackend*'
 fi
 size=$(tar -C "$root$bundle" -c . | gzip -1 | wc -c)
 echo "compressed: $((size >> 20)) MiB"
