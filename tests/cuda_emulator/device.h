@@ -90,6 +90,7 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
   }
   return result;
 }
+// The lanes that pass the same value.
 template <typename T>
 unsigned __match_any_sync(unsigned mask, T value) {
   const std::byte* all = caravan::emulator::warp_exchange(mask, &value, sizeof(value));
@@ -104,18 +105,6 @@ unsigned __match_any_sync(unsigned mask, T value) {
 inline int __any_sync(unsigned mask, int predicate) { return __ballot_sync(mask, predicate) != 0; }
 inline int __all_sync(unsigned mask, int predicate) {
   return __ballot_sync(mask, predicate) == mask;
-}
-// The lanes that pass the same value.
-template <typename T>
-unsigned __match_any_sync(unsigned mask, T value) {
-  const std::byte* all = caravan::emulator::warp_exchange(mask, &value, sizeof(value));
-  unsigned result = 0;
-  for (int i = 0; i < 32; ++i) {
-    T other;
-    std::memcpy(&other, all + i * caravan::emulator::kExchangeBytes, sizeof(other));
-    if (((mask >> i) & 1u) != 0 && other == value) result |= 1u << i;
-  }
-  return result;
 }
 
 // --- arithmetic ----------------------------------------------------------------------------------
