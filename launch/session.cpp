@@ -79,8 +79,8 @@ void Session::find_limit(const MpiSession& mpi) {
 
 int64_t Session::room_on_host(const MpiSession& mpi) const {
   if (!is_on_device()) return limit_.bytes - memory_report().process_bytes();
-  const MemoryLimit host =
-      memory_limit({.ranks_on_node = mpi.local_size(), .system = read_system_memory()});
+  const MemoryLimit host = memory_limit(
+      {.configured_bytes = {}, .ranks_on_node = mpi.local_size(), .system = read_system_memory()});
   return host.bytes - memory_report().host_bytes();
 }
 

@@ -90,6 +90,7 @@ inline unsigned __ballot_sync(unsigned mask, int predicate) {
   }
   return result;
 }
+// The lanes that pass the same value.
 template <typename T>
 unsigned __match_any_sync(unsigned mask, T value) {
   const std::byte* all = caravan::emulator::warp_exchange(mask, &value, sizeof(value));

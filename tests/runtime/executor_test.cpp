@@ -249,7 +249,13 @@ TEST(RecordedExecutor, StopsBeforeTheUpdate) {
   Executor executor = fixture.executor({.poison_freed = false, .before_update = [&] {
                                           launched.push_back(fixture.backend.num_launched);
                                         }});
-  for (int run = 0; run < 3; ++run) executor.run();
+  for (int run = 0; run < 3; ++run) {
+    for (const char* tokens : {"input_ids", "targets", "positions", "document_start"}) {
+      const TensorView& input = executor.input(tokens);
+      std::fill_n(input.as<int32_t>(), input.size(), 0);
+    }
+    executor.run();
+  }
   EXPECT_EQ(fixture.backend.num_recorded, 2);
   EXPECT_EQ(launched, (std::vector<int>{0, 1, 3}));
 }
