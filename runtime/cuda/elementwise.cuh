@@ -98,17 +98,19 @@ __global__ void __launch_bounds__(kFrameThreads) flat_kernel(Body body, int64_t 
   if (!body.prepare()) return;
   constexpr int kPacks = Body::kPacks, kStride = kFrameThreads * kSize;
   const int64_t first = int64_t{blockIdx.x} * kPacks * kStride + threadIdx.x * kSize;
-  decltype(body.template load<kSize>(first)) loaded[kPacks] = {};
+  if ((int64_t{blockIdx.x} + 1) * kPacks * kStride <= size) {
+    decltype(body.template load<kSize>(first)) loaded[kPacks];
 #pragma unroll
-  for (int i = 0; i < kPacks; ++i) {
-    const int64_t at = first + i * kStride;
-    if (at + kSize <= size) loaded[i] = body.template load<kSize>(at);
+    for (int i = 0; i < kPacks; ++i) loaded[i] = body.template load<kSize>(first + i * kStride);
+#pragma unroll
+    for (int i = 0; i < kPacks; ++i) body.store(loaded[i], first + i * kStride);
+    return;
   }
-#pragma unroll
-  for (int i = 0; i < kPacks; ++i) {
+#pragma unroll 1
+  for (int i = 0; i < kPacks; ++i) {  // the last block
     int64_t at = first + i * kStride;
     if (at + kSize <= size) {
-      body.store(loaded[i], at);
+      body.store(body.template load<kSize>(at), at);
     } else {
       for (; at < size; ++at) body.store(body.template load<1>(at), at);
     }
