@@ -6,6 +6,7 @@
 // (maximum, counts of rows) waits here.
 #include <algorithm>
 
+#include "runtime/cuda/check.h"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/staging.h"
 #include "runtime/packing.h"

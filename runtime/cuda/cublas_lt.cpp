@@ -12,6 +12,7 @@
 #include <span>
 
 #include "absl/strings/str_format.h"
+#include "runtime/cuda/check.h"
 #include "runtime/cuda/kernels.h"
 
 namespace caravan::cuda {

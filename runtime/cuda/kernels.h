@@ -10,7 +10,6 @@
 #include <cuda_runtime_api.h>
 
 #include "runtime/backend.h"
-#include "runtime/cuda/check.h"
 
 namespace caravan::cuda {
 
@@ -119,11 +118,5 @@ int64_t workspace_bytes(const Combine& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query);
 int64_t workspace_bytes(const AllToAll& op, const WorkspaceQuery& query);
-
-// TEMPORARY
-template <typename OpStruct>
-void run(const OpStruct&, const KernelArgs&, const Queue&) {
-  check_that(false, "this kernel is not written yet");
-}
 
 }  // namespace caravan::cuda
