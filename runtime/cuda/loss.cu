@@ -16,8 +16,8 @@
 namespace caravan::cuda {
 namespace {
 
-constexpr int64_t kLogitsBytes = 256 << 20;  // of a chunk: 512 tokens for 128k rows
-constexpr int64_t kMinTokens = 128;          // whole tiles of the products
+constexpr int64_t kLogitsBytes = 1 << 30;  // of a chunk: 2048 tokens for 128k rows
+constexpr int64_t kMinTokens = 128;        // whole tiles of the products
 constexpr int64_t kMaxTokens = 2048;
 constexpr int kMaxThreads = 512;
 constexpr int kStep = 8;  // logits that a thread takes at a time: two loads of 16 bytes
