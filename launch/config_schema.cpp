@@ -242,7 +242,8 @@ Keys<RuntimeConfig> runtime_keys() {
           "optimizer's "
           "state are float32 with either; bfloat16 computes on CUDA only"),
       key("memory_limit", &C::memory_limit, or_auto(byte_size()),
-          "what a process may hold; the variable CARAVAN_MEMLIMIT wins"),
+          "what a process may hold, on CUDA of the device's memory; the variable CARAVAN_MEMLIMIT "
+          "wins"),
       key("threads", &C::threads, or_auto(integer(1, 4096)), "compute threads of a process"),
       key("keep_all", &C::keep_all, boolean(), "no memory is used twice: to look for errors"),
       key("overlap", &C::overlap, boolean(), "communicates while it computes"),

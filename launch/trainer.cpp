@@ -57,6 +57,22 @@ std::string batch_parts(const Mesh& mesh) {
   return absl::StrFormat("%d groups of %d ranks", parts, tp);
 }
 
+// "286.1 MiB per rank: 195.3 MiB arena, 90.9 MiB the rest; limit 10.82 GiB (auto: ...)"; with a
+// device "70.1 GiB of the device per rank, 1.2 GiB of the host; limit ...".
+std::string describe_memory(const Session& session) {
+  const MemoryReport report = session.memory_report();
+  const std::string limit =
+      absl::StrFormat("limit %s (%s)", format_bytes(session.limit().bytes), session.limit().source);
+  if (report.is_on_device) {
+    return absl::StrFormat("%s of the device per rank, %s of the host; %s",
+                           format_bytes(report.arena_bytes), format_bytes(report.host_bytes()),
+                           limit);
+  }
+  return absl::StrFormat("%s per rank: %s arena, %s the rest; %s",
+                         format_bytes(report.process_bytes()), format_bytes(report.arena_bytes),
+                         format_bytes(report.host_bytes()), limit);
+}
+
 }  // namespace
 
 Trainer::Trainer(const Config& config, MpiSession& mpi, SignalWatch& signals,
@@ -151,11 +167,7 @@ void Trainer::show_start() const {
                                 config_.data.sequence_len, config_.train.micro_batch_size,
                                 s.plan().accumulation_steps, batch_parts(s.mesh()))},
       {"steps", absl::StrFormat("%d of %d done", state_.step, config_.train.max_steps)},
-      {"memory planned",
-       absl::StrFormat("%s per rank: %s arena, %s the rest; limit %s (%s)",
-                       format_bytes(s.planned_bytes()), format_bytes(s.plan().arena_bytes()),
-                       format_bytes(s.planned_bytes() - s.plan().arena_bytes()),
-                       format_bytes(s.limit().bytes), s.limit().source)},
+      {"memory planned", describe_memory(s)},
       {"checkpoints", config_.checkpoint.save_steps > 0
                           ? absl::StrFormat("every %d steps", config_.checkpoint.save_steps)
                           : "at the end"},

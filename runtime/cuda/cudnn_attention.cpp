@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "runtime/cuda/attention_statistics.h"
+#include "runtime/cuda/check.h"
 #include "runtime/error.h"
 
 namespace caravan::cuda {

@@ -102,8 +102,8 @@ TEST_F(Cuda, TwoRanksThatShareADevice) {
 }
 
 TEST_F(Cuda, Bfloat16EndsNearFloat32) {
-  train("exact", "train.max_steps=20");
-  const std::string output = train("mixed", "train.max_steps=20 runtime.dtype=bfloat16");
+  train("exact", "train.max_steps=8");
+  const std::string output = train("mixed", "train.max_steps=8 runtime.dtype=bfloat16");
   EXPECT_NEAR(bench_.losses("mixed").back() / bench_.losses("exact").back(), 1, 0.01);
   EXPECT_NE(output.find("bfloat16"), std::string::npos) << output;
 }

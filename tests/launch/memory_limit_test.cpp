@@ -103,7 +103,7 @@ TEST(MemoryLimit, TheVariableWinsOverTheConfiguration) {
 TEST(MemoryLimit, OfADeviceIsItsFreeMemory) {
   const MemoryLimit limit = memory_limit({.configured_bytes = {},
                                           .ranks_on_node = 2,
-                                          .system = {.available_bytes = kGiB},
+                                          .system = {},
                                           .device_free_bytes = 100 * kGiB});
   EXPECT_EQ(limit.bytes, (98 * kGiB - 512 * kMiB) / 2);
   EXPECT_EQ(limit.source, "auto: 100.00 GiB free on the device, less 2.50 GiB, shared by 2");

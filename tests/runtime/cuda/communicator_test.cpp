@@ -19,7 +19,7 @@ INSTANTIATE_TEST_SUITE_P(Ranks, HostStaged, testing::Values(1, 2, 3));
 
 // In rounds of few bytes, too.
 TEST_P(HostStaged, DoesWhatEveryCommunicatorDoes) {
-  for (const int64_t bytes : {int64_t{4096}, kHostStagedBytes}) {
+  for (const int64_t bytes : {int64_t{65536}, kHostStagedBytes}) {
     for (const CommunicatorCheck& check : communicator_checks()) {
       if (!runs_on_one_thread(check)) continue;
       SCOPED_TRACE(check.name);
