@@ -47,9 +47,8 @@ find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR} ENV NCCL_HOME
   PATH_SUFFIXES lib lib64)
 if(NCCL_INCLUDE_DIR AND NCCL_LIBRARY)
   set(CARAVAN_HAS_NCCL TRUE)
-  add_library(NCCL::nccl SHARED IMPORTED)
-  set_target_properties(NCCL::nccl PROPERTIES IMPORTED_LOCATION ${NCCL_LIBRARY}
-    INTERFACE_INCLUDE_DIRECTORIES ${NCCL_INCLUDE_DIR})
+  add_library(caravan_nccl_headers INTERFACE)
+  target_include_directories(caravan_nccl_headers SYSTEM INTERFACE ${NCCL_INCLUDE_DIR})
   message(STATUS "NCCL: ${NCCL_LIBRARY}")
 else()
   message(STATUS "NCCL: not found, ranks communicate through the host (libnccl-dev, or NCCL_HOME)")
@@ -74,6 +73,12 @@ else()
   add_library(caravan_cudnn INTERFACE)
   target_include_directories(caravan_cudnn SYSTEM INTERFACE
     ${CARAVAN_CUDNN_FRONTEND_INCLUDE} ${CARAVAN_CUDNN_INCLUDE})
-  target_link_libraries(caravan_cudnn INTERFACE ${CARAVAN_CUDNN_LIBRARY} CUDA::cudart_static
-    CUDA::nvrtc ${CMAKE_DL_LIBS})  # the headers have a kernel of their own, which is not used
 endif()
+
+# Programs open these libraries when they want them (runtime/cuda/on_demand.h): here they are.
+set(CMAKE_BUILD_RPATH ${CUDAToolkit_LIBRARY_DIR})
+foreach(library ${NCCL_LIBRARY} ${CARAVAN_CUDNN_LIBRARY})
+  get_filename_component(folder ${library} DIRECTORY)
+  list(APPEND CMAKE_BUILD_RPATH ${folder})
+endforeach()
+list(REMOVE_DUPLICATES CMAKE_BUILD_RPATH)

@@ -110,7 +110,7 @@ DeviceGroups make_device_groups(const Config& config, const RankDevice& device, 
     made.push_back(group.get());
   }
   if (!uses_nccl) {
-    const char* why = device.is_shared ? "several ranks share a GPU" : "this build has no NCCL";
+    const char* why = device.is_shared ? "several ranks share a GPU" : "there is no NCCL";
     return {std::move(groups), absl::StrFormat("through the host (%s)", why)};
   }
   backend.set_health_check([made] {

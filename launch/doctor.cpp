@@ -107,12 +107,13 @@ void add_cuda(DoctorReport& report) {
   }
   if (status.devices.empty()) return;
   if (status.cudnn.empty()) {
-    report.findings.push_back({"this build has no cuDNN: attention uses slower kernels",
-                               "install cuDNN 9 (cudnn-cuda-13) and configure again"});
+    report.findings.push_back(
+        {"there is no cuDNN: attention uses slower kernels",
+         "install cuDNN 9 (cudnn-cuda-13), and configure again if it was built without"});
   }
   if (nccl_version().empty() && status.devices.size() > 1) {
-    report.findings.push_back({"this build has no NCCL: ranks communicate through the host",
-                               "install libnccl-dev and configure again"});
+    report.findings.push_back({"there is no NCCL: ranks communicate through the host",
+                               "install libnccl-dev, and configure again if it was built without"});
   }
 }
 

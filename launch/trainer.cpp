@@ -276,6 +276,9 @@ void Trainer::report(const StepResult& result) {
   console_->step(m);
   if (metrics_) metrics_->step(m);
   if (metrics_ && !metrics_->error().empty()) console_->warn("metrics", metrics_->error());
+  if (steps_here_ == 1) {  // what the device did with the ops of a step is known now
+    for (const std::string& note : session_->backend().notes()) console_->line("note: " + note);
+  }
   const double share = data_seconds_ / train_seconds_;
   if (steps_here_ >= 10 && share > 0.05 && console_->may_warn("data")) {
     console_->warn("data",

@@ -4,6 +4,8 @@
 // waits for the stream calls now and then.
 #include "parallel/nccl_communicator.h"
 
+#include "parallel/nccl_on_demand.h"
+
 #include <cuda_runtime_api.h>
 #include <nccl.h>
 
@@ -268,7 +270,7 @@ void NcclCommunicator::barrier() {
 
 std::string nccl_version() {
   int version = 0;
-  if (ncclGetVersion(&version) != ncclSuccess) return "";
+  if (!open_nccl().empty() || ncclGetVersion(&version) != ncclSuccess) return "";
   return absl::StrFormat("%d.%d.%d", version / 10000, version % 10000 / 100, version % 100);
 }
 

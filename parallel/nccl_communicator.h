@@ -16,7 +16,7 @@
 
 namespace caravan {
 
-// "2.28.9"; "" in a build without NCCL.
+// "2.28.9"; "" in a build or on a machine without NCCL.
 std::string nccl_version();
 
 struct NcclOptions {

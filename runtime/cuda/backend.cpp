@@ -12,6 +12,7 @@
 #include "runtime/cuda/fill.h"
 #include "runtime/cuda/handles.h"
 #include "runtime/cuda/kernels.h"
+#include "runtime/cuda/libraries.h"
 #include "runtime/cuda/staging.h"
 #include "runtime/error.h"
 
@@ -79,7 +80,8 @@ class CudaBackend final : public Backend {
 
   std::string description() const override { return description_; }
   std::vector<std::string> notes() const override {
-    return cudnn_attention_ ? cudnn_attention_->notes() : std::vector<std::string>{};
+    if (cudnn_attention_) return cudnn_attention_->notes();
+    return {"attention runs on Caravan's own kernels: " + cudnn_problem_};
   }
   std::unique_ptr<DeviceMemory> reserve(int64_t bytes) override;
   void copy_in(void* device, const void* host, int64_t bytes) override {
@@ -153,6 +155,7 @@ class CudaBackend final : public Backend {
   std::mutex settled_mutex_;
   cuda::Staging settled_staging_{settled_waiter_};
   cuda::CublasLt cublas_lt_;
+  std::string cudnn_problem_;  // why there is none
   std::unique_ptr<cuda::CudnnAttention> cudnn_attention_;
 };
 
@@ -162,7 +165,7 @@ CudaOptions on_device(const CudaOptions& options) {
 }
 
 CudaBackend::CudaBackend(const CudaOptions& options)
-    : options_(on_device(options)), cudnn_attention_(cuda::make_cudnn_attention()) {
+    : options_(on_device(options)), cudnn_attention_(cuda::make_cudnn_attention(cudnn_problem_)) {
   cudaDeviceProp properties{};
   cuda::check_cuda(cudaGetDeviceProperties(&properties, options.device), "the device");
   num_multiprocessors_ = properties.multiProcessorCount;
@@ -269,10 +272,11 @@ void examine_devices(CudaStatus& status, bool with_memory) {
     status.problem = absl::StrFormat("the driver is for CUDA %s, this build needs %s: update it",
                                      status.driver, status.runtime);
   } else if (found != cudaSuccess || count == 0) {
-    status.problem = absl::StrFormat(
-        "no NVIDIA device is visible (%s): see nvidia-smi and "
-        "CUDA_VISIBLE_DEVICES",
-        cudaGetErrorString(found));
+    status.problem =
+        absl::StrFormat("no NVIDIA device is visible (%s): see nvidia-smi and CUDA_VISIBLE_DEVICES",
+                        cudaGetErrorString(found));
+  } else if (const std::string problem = cuda::open_cublas_lt(); !problem.empty()) {
+    status.problem = problem + ": install the libraries of CUDA 13, or set LD_LIBRARY_PATH";
   }
   for (int i = 0; status.problem.empty() && i < count; ++i) {
     status.devices.push_back(examine_device(i, with_memory));

@@ -11,6 +11,7 @@
 
 #include "runtime/cuda/attention_statistics.h"
 #include "runtime/cuda/check.h"
+#include "runtime/cuda/libraries.h"
 #include "runtime/error.h"
 
 namespace caravan::cuda {
@@ -277,7 +278,9 @@ bool Cudnn::backward(const BackwardArgs<__nv_bfloat16>& args, const CudnnWorkspa
 
 }  // namespace
 
-std::unique_ptr<CudnnAttention> make_cudnn_attention() {
+std::unique_ptr<CudnnAttention> make_cudnn_attention(std::string& problem) {
+  problem = open_cudnn();
+  if (!problem.empty()) return nullptr;
   cudnnHandle_t handle = nullptr;
   const cudnnStatus_t status = cudnnCreate(&handle);
   if (status != CUDNN_STATUS_SUCCESS) fail("cuDNN", cudnnGetErrorString(status));
@@ -285,6 +288,7 @@ std::unique_ptr<CudnnAttention> make_cudnn_attention() {
 }
 
 std::string cudnn_version() {
+  if (!open_cudnn().empty()) return "";
   const auto version = static_cast<int>(cudnnGetVersion());  // 91900
   return absl::StrFormat("%d.%d.%d", version / 10000, version / 100 % 100, version % 100);
 }

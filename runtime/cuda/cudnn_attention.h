@@ -32,8 +32,8 @@ class CudnnAttention {
   virtual const std::vector<std::string>& notes() const = 0;
 };
 
-// Null where the build or the machine has no cuDNN.
-std::unique_ptr<CudnnAttention> make_cudnn_attention();
+// Null where the build or the machine has no cuDNN: `problem` says which.
+std::unique_ptr<CudnnAttention> make_cudnn_attention(std::string& problem);
 std::string cudnn_version();  // "9.12.0"; empty: there is none
 
 // Whether cuDNN is asked: whether any of its kernels may know the case.

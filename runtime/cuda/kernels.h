@@ -24,7 +24,7 @@ struct Queue {
   bool deterministic = false;
   CublasLt* cublas_lt = nullptr;
   CudnnAttention* cudnn_attention = nullptr;  // null: not in this build
-  Host* host = nullptr;  // for collectives that need numbers on the host
+  Host* host = nullptr;                       // for collectives that need numbers on the host
 };
 
 // --- embedding.cu ---

@@ -3,7 +3,11 @@
 
 namespace caravan::cuda {
 
-std::unique_ptr<CudnnAttention> make_cudnn_attention() { return nullptr; }
+std::unique_ptr<CudnnAttention> make_cudnn_attention(std::string& problem) {
+  problem = "this build has no cuDNN";
+  return nullptr;
+}
+
 std::string cudnn_version() { return ""; }
 
 }  // namespace caravan::cuda
