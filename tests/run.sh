@@ -26,7 +26,7 @@ count_cases() {
 allow_local_mpi
 
 announce "building"
-cmake --preset release >/dev/null
+cmake --preset release | grep -E '^-- (CUDA|cuDNN|NCCL):'
 cmake --build --preset release
 announce "testing"
 run_tests build -j "$(processors)"
