@@ -5,9 +5,18 @@ set(CARAVAN_CUDA_ARCHITECTURES 90 CACHE STRING "Of 80 (A100), 90 (H100, H200), 1
 
 set(CARAVAN_HAS_CUDA FALSE)
 set(CARAVAN_HAS_NCCL FALSE)
+string(TOUPPER "${CARAVAN_CUDA}" CARAVAN_CUDA)
 if(NOT CARAVAN_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "CARAVAN_CUDA is '${CARAVAN_CUDA}': it must be AUTO, ON or OFF")
 endif()
+foreach(architecture ${CARAVAN_CUDA_ARCHITECTURES})
+  if(NOT architecture MATCHES "^(8[0-9]|9[0-9]|1[0-9][0-9])$")
+    message(FATAL_ERROR "CARAVAN_CUDA_ARCHITECTURES has '${architecture}': kernels need 80 (A100) or "
+      "newer, as numbers such as \"80;90\"")
+  endif()
+endforeach()
+list(SORT CARAVAN_CUDA_ARCHITECTURES COMPARE NATURAL)
+list(GET CARAVAN_CUDA_ARCHITECTURES 0 CARAVAN_LEAST_CAPABILITY)
 if(CARAVAN_CUDA STREQUAL OFF)
   message(STATUS "CUDA: off")
   return()

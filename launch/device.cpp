@@ -67,12 +67,13 @@ RankDevice find_device(const Config& config, MpiSession& mpi) {
 }
 
 std::unique_ptr<Backend> make_backend(const Config& config, const RankDevice& device,
-                                      int num_threads) {
+                                      const Mesh& mesh, int num_threads) {
   if (device.kind == DeviceKind::cpu) {
     return make_cpu_backend({.num_threads = num_threads, .overlap = config.runtime.overlap});
   }
   return make_cuda_backend({.device = device.index,
                             .deterministic = config.runtime.deterministic,
+                            .tunes = mesh.size(Axis::tp) == 1,
                             .graphs = config.runtime.cuda_graph,
                             .overlap = config.runtime.overlap});
 }

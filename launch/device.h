@@ -35,7 +35,7 @@ struct RankDevice {
 // Collective over the world. Devices are dealt out by local rank.
 RankDevice find_device(const Config& config, MpiSession& mpi);
 std::unique_ptr<Backend> make_backend(const Config& config, const RankDevice& device,
-                                      int num_threads);
+                                      const Mesh& mesh, int num_threads);
 
 // Communicators of the communication stream, made from `groups` on the host; and in words, such as
 // "NCCL 2.28.9". `memory`: what they will mostly move, see NcclOptions.

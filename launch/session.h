@@ -38,6 +38,7 @@ class Session {
   Session(const Config& config, MpiSession& mpi, const SessionOptions& options = {});
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;
+  ~Session() { backend_->set_health_check({}); }  // it asks communicators, which end first
 
   const Config& config() const { return config_; }
   const Mesh& mesh() const { return mesh_; }
@@ -75,8 +76,8 @@ class Session {
   Progress& progress_;
   int num_threads_;
   RankDevice device_;
-  std::unique_ptr<Backend> backend_;
   Mesh mesh_;
+  std::unique_ptr<Backend> backend_;
   RunPlan plan_;
   MemoryLimit limit_;
   int64_t host_bytes_;

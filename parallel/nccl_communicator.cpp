@@ -14,6 +14,7 @@
 #include <exception>
 #include <thread>
 
+#include "runtime/cuda/check.h"
 #include "runtime/error.h"
 
 namespace caravan {
@@ -21,13 +22,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
+// Of an error that is this process's own, its GPU or its memory, no other is to blame.
 [[noreturn]] void fail(ncclResult_t status, ncclComm_t comm, const char* what) {
-  throw Error(
-      ExitCode::peer_lost,
-      absl::StrFormat("NCCL: %s failed: %s (%s). Another process has probably died: look for "
-                      "its message, or set NCCL_DEBUG=WARN; then start again to resume from "
-                      "the last checkpoint",
-                      what, ncclGetErrorString(status), ncclGetLastError(comm)));
+  const bool is_own = status == ncclUnhandledCudaError || status == ncclInvalidArgument ||
+                      status == ncclInvalidUsage;
+  const char* advice =
+      is_own ? "This process's GPU failed or has too little free memory: lower "
+               "runtime.memory_limit, or set NCCL_DEBUG=WARN"
+             : "Another process has probably died: look for its message, or set NCCL_DEBUG=WARN; "
+               "then start again to resume from the last checkpoint";
+  throw Error(is_own ? ExitCode::internal : ExitCode::peer_lost,
+              absl::StrFormat("NCCL: %s failed: %s (%s). %s", what, ncclGetErrorString(status),
+                              ncclGetLastError(comm), advice));
 }
 
 ncclDataType_t nccl_type(DType dtype) {
@@ -115,10 +121,11 @@ NcclCommunicator::~NcclCommunicator() {
     abort();
     return;
   }
-  if (registration_ != nullptr) ncclCommDeregister(comm_, registration_);
   try {
+    if (registration_ != nullptr) complete(ncclCommDeregister(comm_, registration_), "the end");
     complete(ncclCommFinalize(comm_), "the end");
-    ncclCommDestroy(comm_);
+    complete(ncclCommDestroy(comm_), "the end");
+    comm_ = nullptr;
   } catch (const Error&) {
     abort();
   }
@@ -134,11 +141,11 @@ void NcclCommunicator::register_memory() {
   if (options_.memory == nullptr || options_.memory_bytes == 0) return;
   const auto bytes = static_cast<size_t>(options_.memory_bytes);
   const ncclResult_t status = ncclCommRegister(comm_, options_.memory, bytes, &registration_);
-  if (status != ncclSuccess && status != ncclInProgress) registration_ = nullptr;
-  ncclResult_t state = ncclInProgress;
-  while (state == ncclInProgress) {
-    if (ncclCommGetAsyncError(comm_, &state) != ncclSuccess) return;
+  if (status != ncclSuccess && status != ncclInProgress) {
+    registration_ = nullptr;
+    return;
   }
+  complete(status, "registering memory");
 }
 
 void NcclCommunicator::complete(ncclResult_t status, const char* what) {
@@ -218,7 +225,12 @@ template <typename Issue>
 void NcclCommunicator::grouped(const char* what, Issue issue) {
   const ncclResult_t status = ncclGroupStart();
   if (status != ncclSuccess) fail(status, comm_, what);
-  issue();
+  try {
+    issue();
+  } catch (...) {
+    ncclGroupEnd();  // the first error is the one to tell
+    throw;
+  }
   complete(ncclGroupEnd(), what);
 }
 
@@ -259,10 +271,12 @@ void NcclCommunicator::recv(void* data, int64_t bytes, int from) {
 
 // For the host: what it has put on the stream is done on all ranks.
 void NcclCommunicator::barrier() {
-  while (cudaStreamQuery(stream_) == cudaErrorNotReady) {
+  cudaError_t status = cudaErrorNotReady;
+  while ((status = cudaStreamQuery(stream_)) == cudaErrorNotReady) {
     check_peers();
     std::this_thread::sleep_for(std::chrono::microseconds(20));
   }
+  cuda::check_cuda(status, "barrier");
   control_->barrier();
 }
 

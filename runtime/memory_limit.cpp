@@ -155,6 +155,20 @@ SystemMemory read_system_memory(const std::string& root) {
   return memory;
 }
 
+namespace {
+
+// What somebody asks for, but no more than a rank's share of what is free on its device.
+MemoryLimit wanted_limit(int64_t bytes, const std::string& source,
+                         const MemoryLimitRequest& request) {
+  if (!request.device_free_bytes) return {bytes, source};
+  const int64_t share = *request.device_free_bytes / request.ranks_on_node;
+  if (bytes <= share) return {bytes, source};
+  return {share, absl::StrFormat("%s is %s, but so much is free on the device", source,
+                                 format_bytes(bytes))};
+}
+
+}  // namespace
+
 MemoryLimit memory_limit(const MemoryLimitRequest& request) {
   check(request.ranks_on_node >= 1, "ranks_on_node is %d", request.ranks_on_node);
   if (const char* text = std::getenv("CARAVAN_MEMLIMIT")) {
@@ -163,9 +177,11 @@ MemoryLimit memory_limit(const MemoryLimitRequest& request) {
       throw config_error(
           absl::StrFormat("CARAVAN_MEMLIMIT is '%s'; give a size such as 8GiB, or unset it", text));
     }
-    return {*bytes, "CARAVAN_MEMLIMIT"};
+    return wanted_limit(*bytes, "CARAVAN_MEMLIMIT", request);
   }
-  if (request.configured_bytes) return {*request.configured_bytes, "runtime.memory_limit"};
+  if (request.configured_bytes) {
+    return wanted_limit(*request.configured_bytes, "runtime.memory_limit", request);
+  }
   if (request.device_free_bytes) {
     // The margin is for what libraries take when they start to work, and the driver with them.
     const int64_t device_free = *request.device_free_bytes;

@@ -169,7 +169,8 @@ std::string key_for(MemoryCategory category, const MemoryReport& report) {
     case MemoryCategory::communication:
       return "a smaller parallel.bucket_bytes";
     case MemoryCategory::workspace:
-      return "fewer runtime.threads or a smaller train.micro_batch_size";
+      return report.is_on_device ? "a smaller train.micro_batch_size"
+                                 : "fewer runtime.threads or a smaller train.micro_batch_size";
     case MemoryCategory::weights:
       return has_peers && report.zero < 3 ? "parallel.zero=3" : "";
   }

@@ -368,6 +368,9 @@ def best_peer(details, name):
 
 
 def print_table(outcomes):
+    if not outcomes:
+        print("nothing to run: these parts have no tasks here")
+        return
     width = max(len(outcome.name) for outcome in outcomes)
     print(f"\n{'':{width}}  result   seconds  figure")
     for one in outcomes:

@@ -168,11 +168,14 @@ __global__ void __launch_bounds__(mma::kThreads) forward_mma(const ForwardArgs<b
   store_results(p, tile, rows, out);
 }
 
+// False where a block of the device has too little shared memory.
 template <int kWidth, int kRowTiles>
-void launch_mma(const ForwardArgs<bf16>& p, const Queue& queue) {
+bool launch_mma(const ForwardArgs<bf16>& p, const Queue& queue) {
+  if (!mma::fits(kForwardBytes<kWidth, kRowTiles>, queue)) return false;
   const int64_t tiles = num_tiles(p.shape, mma::kWarps * 16 * kRowTiles) * p.shape.num_heads;
   launch({static_cast<unsigned>(tiles), mma::kThreads, kForwardBytes<kWidth, kRowTiles>},
          queue.stream, forward_mma<kWidth, kRowTiles>, p);
+  return true;
 }
 
 // --- f32, and any width --------------------------------------------------------------------------
@@ -269,9 +272,9 @@ template <typename T>
 void attend(const ForwardArgs<T>& p, const Queue& queue) {
   const int h = p.shape.head_dim;
   if constexpr (std::is_same_v<T, bf16>) {
-    if (h % 8 == 0 && h <= 64) return launch_mma<64, 2>(p, queue);
-    if (h % 8 == 0 && h <= 128) return launch_mma<128, 2>(p, queue);
-    if (h % 8 == 0 && h <= 256) return launch_mma<256, 1>(p, queue);
+    if (h % 8 == 0 && h <= 64 && launch_mma<64, 2>(p, queue)) return;
+    if (h % 8 == 0 && h <= 128 && launch_mma<128, 2>(p, queue)) return;
+    if (h % 8 == 0 && h <= 256 && launch_mma<256, 1>(p, queue)) return;
   }
   if (h <= 64) return launch_simt<T, 64>(p, queue);
   launch_simt<T, 128>(p, queue);

@@ -244,6 +244,10 @@ __global__ void __launch_bounds__(mma::kThreads) dkv_mma(const BackwardArgs<bf16
     copy(stages, steps.at(0));
     share_statistics(load_statistics(p, steps.at(0)), statistics[0]);
   }
+  if (num_steps == 0) {  // no query heads here: the copies of keys and values end all the same
+    commit_copies();
+    wait_for_copies<0>();
+  }
   mma::Sums<1, kColumns / 8> dk = {}, dv = {};
   for (int step = 0; step < num_steps; ++step) {
     const int stage = step % 2;
@@ -275,10 +279,12 @@ __global__ void __launch_bounds__(mma::kThreads) dkv_mma(const BackwardArgs<bf16
   mma::store_rows(dv[0], one, p.dv + to, s.key_width(), tile.count - warp_row, s.head_dim - column);
 }
 
+// False where a block of the device has too little shared memory.
 template <int kWidth>
-void launch_mma(const BackwardArgs<bf16>& p, const Queue& queue) {
+bool launch_mma(const BackwardArgs<bf16>& p, const Queue& queue) {
   constexpr int kColumns = kWidth < 128 ? kWidth : 128;
   constexpr int kBytes = mma::tile_bytes<kWidth>(6 * mma::kTile);
+  if (!mma::fits(kBytes, queue)) return false;
   const AttentionShape& s = p.shape;
   const int64_t tiles = num_tiles(s, mma::kTile);
   launch({static_cast<unsigned>(tiles * s.num_heads), mma::kThreads, kBytes}, queue.stream,
@@ -286,6 +292,7 @@ void launch_mma(const BackwardArgs<bf16>& p, const Queue& queue) {
   const auto columns = static_cast<unsigned>(divide_up(s.head_dim, kColumns));
   launch({{static_cast<unsigned>(tiles * s.num_kv_heads), columns}, mma::kThreads, kBytes},
          queue.stream, dkv_mma<kWidth, kColumns>, p);
+  return true;
 }
 
 // --- f32, and any width --------------------------------------------------------------------------
@@ -420,9 +427,9 @@ void backward(const BackwardArgs<T>& p, const Queue& queue) {
   launch({static_cast<unsigned>(divide_up(rows * 32, kDeltaThreads)), kDeltaThreads}, queue.stream,
          delta_kernel<T>, p, rows);
   if constexpr (std::is_same_v<T, bf16>) {
-    if (h % 8 == 0 && h <= 64) return launch_mma<64>(p, queue);
-    if (h % 8 == 0 && h <= 128) return launch_mma<128>(p, queue);
-    if (h % 8 == 0 && h <= 256) return launch_mma<256>(p, queue);
+    if (h % 8 == 0 && h <= 64 && launch_mma<64>(p, queue)) return;
+    if (h % 8 == 0 && h <= 128 && launch_mma<128>(p, queue)) return;
+    if (h % 8 == 0 && h <= 256 && launch_mma<256>(p, queue)) return;
   }
   if (h <= 64) return launch_simt<T, 64>(p, queue);
   launch_simt<T, 128>(p, queue);

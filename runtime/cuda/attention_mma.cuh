@@ -5,6 +5,7 @@
 #pragma once
 
 #include "runtime/cuda/attention_blocks.cuh"
+#include "runtime/cuda/kernels.h"
 #include "runtime/cuda/ptx.cuh"
 #include "runtime/cuda/vectors.cuh"
 
@@ -22,6 +23,12 @@ inline constexpr int kStride = kWidth + 8;
 template <int kWidth>
 constexpr int tile_bytes(int rows) {
   return rows * kStride<kWidth> * static_cast<int>(sizeof(bf16));
+}
+
+// Whether a block can have so many dynamic bytes beside a few static ones.
+inline bool fits(int bytes, const Queue& queue) {
+  constexpr int64_t kStaticBytes = 2 << 10;
+  return bytes + kStaticBytes <= queue.shared_bytes;
 }
 
 __device__ inline int lane() { return static_cast<int>(threadIdx.x) % 32; }

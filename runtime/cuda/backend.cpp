@@ -142,6 +142,7 @@ class CudaBackend final : public Backend {
   CudaOptions options_;
   std::string description_;
   int num_multiprocessors_ = 0;
+  int64_t shared_bytes_ = 0;
   cuda::Stream compute_;
   cuda::Stream communication_;
   cuda::Stream copy_;
@@ -169,6 +170,7 @@ CudaBackend::CudaBackend(const CudaOptions& options)
   cudaDeviceProp properties{};
   cuda::check_cuda(cudaGetDeviceProperties(&properties, options.device), "the device");
   num_multiprocessors_ = properties.multiProcessorCount;
+  shared_bytes_ = static_cast<int64_t>(properties.sharedMemPerBlockOptin);
   description_ = absl::StrFormat("cuda:%d, %s, %s", options.device, properties.name,
                                  format_bytes(static_cast<int64_t>(properties.totalGlobalMem)));
 }
@@ -184,7 +186,9 @@ std::unique_ptr<DeviceMemory> CudaBackend::reserve(int64_t bytes) {
 cuda::Queue CudaBackend::queue(cudaStream_t stream) {
   return {.stream = stream,
           .num_multiprocessors = num_multiprocessors_,
+          .shared_bytes = shared_bytes_,
           .deterministic = options_.deterministic,
+          .tunes = options_.tunes && !options_.deterministic,
           .cublas_lt = &cublas_lt_,
           .cudnn_attention = cudnn_attention_.get(),
           .host = &host_};
@@ -260,6 +264,22 @@ CudaDevice examine_device(int index, bool with_memory) {
           .free_bytes = with_memory ? cuda_memory(index).free_bytes : -1};
 }
 
+// Code for one capability also runs on later ones, translated by the driver.
+std::string capability_problem(const CudaDevice& device) {
+  constexpr int kLeast = 80;  // A100: bf16 matrix units, copies beside arithmetic
+  const int capability = 10 * device.major + device.minor;
+  if (capability >= CARAVAN_LEAST_CAPABILITY) return "";
+  if (capability < kLeast) {
+    return absl::StrFormat("%s has compute capability %d.%d; 8.0 (A100) or newer is needed",
+                           device.name, device.major, device.minor);
+  }
+  return absl::StrFormat(
+      "%s has compute capability %d.%d, this build is for %d.%d and newer: configure with "
+      "-DCARAVAN_CUDA_ARCHITECTURES=%d",
+      device.name, device.major, device.minor, CARAVAN_LEAST_CAPABILITY / 10,
+      CARAVAN_LEAST_CAPABILITY % 10, capability);
+}
+
 void examine_devices(CudaStatus& status, bool with_memory) {
   int driver = 0, count = 0;
   cudaDriverGetVersion(&driver);  // 0: there is none
@@ -280,6 +300,7 @@ void examine_devices(CudaStatus& status, bool with_memory) {
   }
   for (int i = 0; status.problem.empty() && i < count; ++i) {
     status.devices.push_back(examine_device(i, with_memory));
+    status.problem = capability_problem(status.devices.back());
   }
 }
 
@@ -312,13 +333,6 @@ std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
   }
   check(options.device >= 0 && options.device < std::ssize(status.devices),
         "[cuda] there is no device %d", options.device);
-  constexpr int kLeastMajor = 8;  // bf16 matrix units
-  const CudaDevice& device = status.devices[static_cast<size_t>(options.device)];
-  if (device.major < kLeastMajor) {
-    throw config_error(absl::StrFormat(
-        "runtime.device cuda: %s has compute capability %d.%d; 8.0 (A100) or newer is needed",
-        device.name, device.major, device.minor));
-  }
   return std::make_unique<CudaBackend>(options);
 }
 

@@ -18,6 +18,12 @@ namespace {
 void copy_runs(std::byte* to, int64_t to_pitch, const std::byte* from, int64_t from_pitch,
                const Strip& strip, const Queue& queue) {
   if (strip.run_bytes == 0 || strip.count == 0) return;
+  if (strip.count == 1) {  // of any length; rows of 2-D copies end at 2 GiB
+    check_cuda(cudaMemcpyAsync(to, from, static_cast<size_t>(strip.run_bytes),
+                               cudaMemcpyDeviceToDevice, queue.stream),
+               "packing");
+    return;
+  }
   check_cuda(
       cudaMemcpy2DAsync(to, static_cast<size_t>(to_pitch), from, static_cast<size_t>(from_pitch),
                         static_cast<size_t>(strip.run_bytes), static_cast<size_t>(strip.count),

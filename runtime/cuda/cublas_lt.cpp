@@ -230,7 +230,7 @@ std::string text(const Product& p) {
                          std::string(name(p.type)), std::string(name(p.output_type)));
 }
 
-Plan make_plan(const Call& call, const Key& key) {
+Plan make_plan(const Call& call, const Key& key, bool tunes) {
   constexpr int kProposals = 8;
   Plan plan = describe_all(call.product);
   const Preference preference = prefer(key);
@@ -247,7 +247,7 @@ Plan make_plan(const Call& call, const Key& key) {
     fail(text(call.product),
          std::string("cuBLASLt has no way to compute it: ") + cublasLtGetStatusName(status));
   }
-  plan.algorithm = key.deterministic ? good.front().algo : fastest(call, plan, good);
+  plan.algorithm = tunes ? fastest(call, plan, good) : good.front().algo;
   return plan;
 }
 
@@ -305,7 +305,7 @@ void CublasLt::multiply(const Product& product, const ProductWorkspace& workspac
     if (is_captured(queue.stream)) {
       fail(text(product), "it must run once before it is recorded in a graph");
     }
-    found = plans_->of.emplace(key, make_plan(call, key)).first;
+    found = plans_->of.emplace(key, make_plan(call, key, queue.tunes)).first;
   }
   check_cublas(call.run(found->second, found->second.algorithm, 1.0f), "a product");
 }

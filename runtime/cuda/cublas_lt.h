@@ -1,10 +1,10 @@
 // Matrix products of cuBLASLt on row-major matrices. One object per device; not for several threads
 // at a time.
 //
-// How a product is computed is chosen when its shape first runs, and kept. In deterministic mode
-// that is the library's first proposal; otherwise its first few are timed, so that a first run
-// takes longer and waits for the stream. Products sum in f32; f32 factors are multiplied in true
-// f32.
+// How a product is computed is chosen when its shape first runs, and kept. Unless the queue allows
+// to tune, that is the library's first proposal; otherwise its first few are timed, so that a first
+// run takes longer and waits for the stream. Products sum in f32; f32 factors are multiplied in
+// true f32.
 #pragma once
 
 #include <cstdint>

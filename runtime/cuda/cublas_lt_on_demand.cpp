@@ -4,13 +4,14 @@
 #include "runtime/cuda/libraries.h"
 #include "runtime/cuda/on_demand.h"
 
-#define CARAVAN_CUBLAS_LT(F)                                                                     \
-  F(cublasLtCreate)                                                                              \
-  F(cublasLtDestroy)                                                                             \
-  F(cublasLtGetStatusName) F(cublasLtMatmul) F(cublasLtMatmulAlgoGetHeuristic)                   \
-      F(cublasLtMatmulDescCreate) F(cublasLtMatmulDescDestroy) F(cublasLtMatmulDescSetAttribute) \
-          F(cublasLtMatmulPreferenceCreate) F(cublasLtMatmulPreferenceDestroy)                   \
-              F(cublasLtMatmulPreferenceSetAttribute) F(cublasLtMatrixLayoutCreate)              \
+#define CARAVAN_CUBLAS_LT(F)                                                        \
+  F(cublasLtCreate)                                                                 \
+  F(cublasLtDestroy)                                                                \
+  F(cublasLtGetStatusName)                                                          \
+  F(cublasLtMatmul) F(cublasLtMatmulAlgoGetHeuristic) F(cublasLtMatmulDescCreate)   \
+      F(cublasLtMatmulDescDestroy) F(cublasLtMatmulDescSetAttribute)                \
+          F(cublasLtMatmulPreferenceCreate) F(cublasLtMatmulPreferenceDestroy)      \
+              F(cublasLtMatmulPreferenceSetAttribute) F(cublasLtMatrixLayoutCreate) \
                   F(cublasLtMatrixLayoutDestroy)
 
 CARAVAN_CUBLAS_LT(CARAVAN_ON_DEMAND)

@@ -42,8 +42,11 @@ CudaMemory cuda_memory(int device);
 struct CudaOptions {
   int device = 0;
   bool deterministic = false;  // only algorithms that give the same bits in every run
-  bool graphs = true;          // false: record() does not record
-  bool overlap = true;         // false: communication is put on the compute stream
+  // Products are timed when their shape first runs, and the fastest way kept. Not where ranks
+  // compute the same value each for itself (replicas of tp): they must choose the same way.
+  bool tunes = true;
+  bool graphs = true;   // false: record() does not record
+  bool overlap = true;  // false: communication is put on the compute stream
 };
 // A config error with the fix when there is no such device.
 std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options);

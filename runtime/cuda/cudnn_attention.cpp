@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <tuple>
 
@@ -126,17 +127,25 @@ std::string reason_of(fe::error_t error) {
   return text.substr(0, text.find('\n'));
 }
 
-void build(Plan& plan, cudnnHandle_t handle, bool deterministic) {
-  const auto steps = {
-      +[](Plan& p, cudnnHandle_t) { return p.graph.validate(); },
-      +[](Plan& p, cudnnHandle_t h) { return p.graph.build_operation_graph(h); },
-      +[](Plan& p, cudnnHandle_t) { return p.graph.create_execution_plans({fe::HeurMode_t::A}); },
-      +[](Plan& p, cudnnHandle_t) { return p.graph.check_support(); },
-      +[](Plan& p, cudnnHandle_t) { return p.graph.build_plans(); },
-      +[](Plan& p, cudnnHandle_t) { return p.graph.get_workspace_size(p.workspace_bytes); }};
+// What is not deterministic can be left out once there are plans, and before one is chosen.
+fe::error_t choose_engines(Plan& plan, bool deterministic) {
   if (deterministic) {
     plan.graph.deselect_numeric_notes({fe::NumericalNote_t::NONDETERMINISTIC});
   }
+  return plan.graph.check_support();
+}
+
+void build(Plan& plan, cudnnHandle_t handle, bool deterministic) {
+  using Step = std::function<fe::error_t(Plan&, cudnnHandle_t)>;
+  const auto steps = {
+      Step([](Plan& p, cudnnHandle_t) { return p.graph.validate(); }),
+      Step([](Plan& p, cudnnHandle_t h) { return p.graph.build_operation_graph(h); }),
+      Step([](Plan& p, cudnnHandle_t) {
+        return p.graph.create_execution_plans({fe::HeurMode_t::A});
+      }),
+      Step([=](Plan& p, cudnnHandle_t) { return choose_engines(p, deterministic); }),
+      Step([](Plan& p, cudnnHandle_t) { return p.graph.build_plans(); }),
+      Step([](Plan& p, cudnnHandle_t) { return p.graph.get_workspace_size(p.workspace_bytes); })};
   for (const auto& step : steps) {
     const fe::error_t status = step(plan, handle);
     if (status.is_good()) continue;
@@ -238,8 +247,10 @@ struct WorkspaceParts {
 WorkspaceParts parts_of(const CudnnWorkspace& workspace, const AttentionShape& s) {
   const int64_t bytes = int64_t{s.num_sequences} * s.sequence_len * s.num_heads * 4;
   const int64_t taken = (bytes + kAlignment - 1) / kAlignment * kAlignment;
-  auto* data = static_cast<std::byte*>(workspace.data);
-  return {reinterpret_cast<float*>(data), data + taken, workspace.bytes - taken};
+  const auto address = reinterpret_cast<uintptr_t>(workspace.data);
+  const auto skipped = static_cast<int64_t>(-address % uintptr_t{kAlignment});
+  auto* data = static_cast<std::byte*>(workspace.data) + skipped;
+  return {reinterpret_cast<float*>(data), data + taken, workspace.bytes - taken - skipped};
 }
 
 template <typename T>

@@ -5,17 +5,18 @@
 #include "runtime/cuda/libraries.h"
 #include "runtime/cuda/on_demand.h"
 
-#define CARAVAN_CUDNN(F)                                                                \
-  F(cudnnBackendCreateDescriptor)                                                       \
-  F(cudnnBackendDestroyDescriptor)                                                      \
-  F(cudnnBackendExecute) F(cudnnBackendFinalize) F(cudnnBackendGetAttribute)            \
-      F(cudnnBackendSetAttribute) F(cudnnCreate) F(cudnnDestroy) F(cudnnGetErrorString) \
-          F(cudnnGetLastErrorString) F(cudnnGetStream) F(cudnnGetVersion) F(cudnnSetStream)
-#define CARAVAN_NVRTC(F)                                                             \
-  F(nvrtcCompileProgram)                                                             \
-  F(nvrtcCreateProgram)                                                              \
-  F(nvrtcDestroyProgram) F(nvrtcGetCUBIN) F(nvrtcGetCUBINSize) F(nvrtcGetProgramLog) \
-      F(nvrtcGetProgramLogSize)
+#define CARAVAN_CUDNN(F)                                                                         \
+  F(cudnnBackendCreateDescriptor)                                                                \
+  F(cudnnBackendDestroyDescriptor)                                                               \
+  F(cudnnBackendExecute)                                                                         \
+  F(cudnnBackendFinalize) F(cudnnBackendGetAttribute) F(cudnnBackendSetAttribute) F(cudnnCreate) \
+      F(cudnnDestroy) F(cudnnGetErrorString) F(cudnnGetLastErrorString) F(cudnnGetStream)        \
+          F(cudnnGetVersion) F(cudnnSetStream)
+#define CARAVAN_NVRTC(F) \
+  F(nvrtcCompileProgram) \
+  F(nvrtcCreateProgram)  \
+  F(nvrtcDestroyProgram) \
+  F(nvrtcGetCUBIN) F(nvrtcGetCUBINSize) F(nvrtcGetProgramLog) F(nvrtcGetProgramLogSize)
 
 CARAVAN_CUDNN(CARAVAN_ON_DEMAND)
 CARAVAN_NVRTC(CARAVAN_ON_DEMAND)

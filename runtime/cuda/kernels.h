@@ -21,7 +21,9 @@ struct Host;           // runtime/cuda/staging.h
 struct Queue {
   cudaStream_t stream = nullptr;
   int num_multiprocessors = 1;
-  bool deterministic = false;
+  int64_t shared_bytes = 0;    // that a block can have at most
+  bool deterministic = false;  // only algorithms that give the same bits in every run
+  bool tunes = true;           // products may be timed; never when deterministic
   CublasLt* cublas_lt = nullptr;
   CudnnAttention* cudnn_attention = nullptr;  // null: not in this build
   Host* host = nullptr;                       // for collectives that need numbers on the host

@@ -10,6 +10,12 @@ namespace {
 
 constexpr size_t kDeviceBytes = size_t{4} << 30;
 
+// Of a block: Hopper's, or less to be another device.
+size_t shared_kib() {
+  const char* text = std::getenv("CARAVAN_EMULATED_SHARED_KIB");
+  return text == nullptr ? 227 : std::strtoul(text, nullptr, 10);
+}
+
 }  // namespace
 
 extern "C" {
@@ -77,7 +83,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   properties->major = 9;
   properties->multiProcessorCount = 3;
   properties->totalGlobalMem = kDeviceBytes;
-  properties->sharedMemPerBlockOptin = 227 << 10;
+  properties->sharedMemPerBlockOptin = shared_kib() << 10;
   properties->l2CacheSize = 1 << 20;
   return cudaSuccess;
 }
