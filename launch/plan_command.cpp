@@ -246,16 +246,16 @@ int ranks_of(const PlanRequest& request, const Config& config) {
       product, kMostRanks));
 }
 
-// Of a device: that of this machine, when it has one; else only what was asked for.
+// Of a device: what was asked for, whatever this machine has; else that of this machine, if any.
 std::optional<MemoryLimit> limit_for(const PlanView& view, int ranks_on_node) {
   MemoryLimitRequest request{.configured_bytes = view.config.runtime.memory_limit,
                              .ranks_on_node = ranks_on_node,
                              .system = read_system_memory()};
-  if (view.device == DeviceKind::cuda) {
+  if (view.device == DeviceKind::cuda && !is_limit_set(view.config)) {
     const std::vector<CudaDevice> devices = examine_cuda(true).devices;
-    if (devices.empty() && !is_limit_set(view.config)) return std::nullopt;
+    if (devices.empty()) return std::nullopt;
     request.ranks_on_node = 1;
-    request.device_free_bytes = devices.empty() ? 0 : devices[0].free_bytes;
+    request.device_free_bytes = devices[0].free_bytes;
   }
   return memory_limit(request);
 }

@@ -109,6 +109,20 @@ TEST(MemoryLimit, OfADeviceIsItsFreeMemory) {
   EXPECT_EQ(limit.source, "auto: 100.00 GiB free on the device, less 2.50 GiB, shared by 2");
 }
 
+TEST(MemoryLimit, IsNeverMoreThanADeviceHas) {
+  const auto limit = [](int64_t wanted) {
+    return memory_limit({.configured_bytes = wanted,
+                         .ranks_on_node = 2,
+                         .system = {},
+                         .device_free_bytes = 100 * kGiB});
+  };
+  EXPECT_EQ(limit(50 * kGiB).bytes, 50 * kGiB);
+  EXPECT_EQ(limit(50 * kGiB).source, "runtime.memory_limit");
+  EXPECT_EQ(limit(60 * kGiB).bytes, 50 * kGiB);
+  EXPECT_EQ(limit(60 * kGiB).source,
+            "runtime.memory_limit is 60.00 GiB, but so much is free on the device");
+}
+
 TEST(MemoryLimit, RefusesAMalformedVariable) {
   const ScopedVariable variable("CARAVAN_MEMLIMIT", "much");
   EXPECT_EQ(config_message([] { memory_limit({.configured_bytes = {}, .system = {}}); }),

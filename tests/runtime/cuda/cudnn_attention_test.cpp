@@ -19,6 +19,10 @@ struct Geometry {
   int64_t num_kv_heads;
   int64_t head_dim;
 };
+void PrintTo(const Geometry& g, std::ostream* out) {
+  *out << g.num_sequences << " x " << g.sequence_len << ", " << g.num_heads << " / "
+       << g.num_kv_heads << " heads of " << g.head_dim;
+}
 
 // A tensor on the device; f32 words of the host become its elements.
 class OnDevice {

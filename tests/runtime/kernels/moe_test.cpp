@@ -211,6 +211,9 @@ struct Products {
   int64_t k, n;
   std::vector<int32_t> counts;  // by source and expert
 };
+void PrintTo(const Products& p, std::ostream* out) {
+  *out << p.k << " to " << p.n << ", " << p.counts.size() << " counts";
+}
 
 class GroupedTest : public testing::TestWithParam<Products> {};
 
