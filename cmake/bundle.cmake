@@ -7,7 +7,7 @@
 # Included last, when all targets are there.
 set(caravan_programs caravan steady_state_program)
 set(caravan_test_programs
-  runtime_cuda_test runtime_cpu_test parallel_test golden_losses_test e2e_test)
+  runtime_cuda_test runtime_cpu_test golden_losses_test e2e_test)
 set(caravan_bench_programs  # none is built unless it is asked for: a component of their own
   bench_step bench_ceilings bench_cuda_kernels bench_cuda_matmul
   bench_gpu_ceilings)
@@ -36,6 +36,12 @@ function(caravan_install_programs component destination)
   set(bundle_files ${bundle_files} ${files} PARENT_SCOPE)
 endfunction()
 
+install(CODE [[
+  if(CMAKE_INSTALL_PREFIX MATCHES "^/usr(/local)?/?$")
+    message(FATAL_ERROR "a bundle has libraries of its own, which must not lie in "
+      "${CMAKE_INSTALL_PREFIX}: name another folder, cmake --install build --prefix DIR")
+  endif()]] ALL_COMPONENTS)
+
 caravan_install_programs(caravan bin ${caravan_programs})
 caravan_install_programs(caravan tests ${caravan_test_programs})
 caravan_install_programs(bench bin ${caravan_bench_programs})
@@ -52,6 +58,6 @@ install(DIRECTORY bench/gpu DESTINATION bench FILES_MATCHING PATTERN *.yaml PATT
 install(FILES bench/llama_pytorch.py DESTINATION bench)
 
 add_custom_target(bundle
-  COMMAND ${CMAKE_COMMAND} --install ${CMAKE_BINARY_DIR}
+  COMMAND ${CMAKE_COMMAND} --install ${CMAKE_BINARY_DIR} --prefix ${CMAKE_BINARY_DIR}/bundle
   DEPENDS ${bundle_targets}
   USES_TERMINAL)
