@@ -12,7 +12,7 @@ install_packages \
 # Attention on a GPU through cuDNN, where that is installed: the headers that cmake/cuda.cmake also
 # wants are in a Python package. Without them attention runs on Caravan's own kernels.
 frontend=1.32.0
-headers="$HOME/.cache/caravan/cudnn-frontend-$frontend"
+headers="${HOME:-}/.cache/caravan/cudnn-frontend-$frontend"
 if [ -e "$headers/include/cudnn_frontend.h" ]; then exit 0; fi
 if [ ! -e /usr/local/cuda/include/cudnn.h ] && [ ! -e /usr/include/cudnn.h ]; then exit 0; fi
 fetched="$(mktemp -d)"

@@ -22,23 +22,21 @@ install_bundle() {
   mv "$scratch/caravan" "$root$bundle" # what it was installed as must not matter
 }
 
-# What a program would load, with nothing set that points to the bundle. NVIDIA's libraries are the
-# machine's own.
+# What a program loads when it starts, with nothing set that points to the bundle.
 check_libraries() {
   local program outside
   for program in "$root$bundle"/bin/* "$root$bundle"/tests/*_test; do
     [ "$(head -c 4 "$program")" = $'\x7fELF' ] || continue
     [ "${program##*/}" != orted ] || continue # started by mpirun, which sets LD_LIBRARY_PATH
     outside=$(env -i ldd "$program" | grep -v -e "$root$bundle/" -e linux-vdso \
-      -e '/ld-linux-x86-64' -E -e '\blib(c|m|mvec|dl|rt|pthread|util|resolv|anl)\.so' \
-      -e '\blib(cuda|cudart|cublas|cublasLt|cudnn|nccl)[a-z_]*\.so' || true)
+      -e '/ld-linux-x86-64' -E -e '\blib(c|m|mvec|dl|rt|pthread|util|resolv|anl)\.so' || true)
     [ -z "$outside" ] || fail "$program needs, from outside the bundle: $outside"
   done
 }
 
-# glibc, which no bundle can have, a shell for scripts; CUDA where this build was made with it.
+# glibc, which no bundle can have, and a shell for scripts. No CUDA, whatever the build was made with.
 fill_root() {
-  mkdir -p "$root"/{bin,lib64,lib/x86_64-linux-gnu,proc,sys,dev,tmp,usr/local/cuda,home}
+  mkdir -p "$root"/{bin,lib64,lib/x86_64-linux-gnu,proc,sys,dev,tmp,home}
   cp -L /lib64/ld-linux-x86-64.so.2 "$root/lib64"
   cp -L /lib/x86_64-linux-gnu/lib{c,m,mvec,dl,rt,pthread,util,resolv,anl}.so.[0-9] \
     "$root/lib/x86_64-linux-gnu"
@@ -53,7 +51,6 @@ in_root() {
     mount --rbind /dev "$root/dev"
     mount --rbind /proc "$root/proc"
     mount --rbind /sys "$root/sys"
-    if [ -d /usr/local/cuda/lib64 ]; then mount --rbind /usr/local/cuda "$root/usr/local/cuda"; fi
     exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/home \
       OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 \
       OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none \
