@@ -1,32 +1,13 @@
 // What depends on where a token is: rotary position embedding (Su et al., "RoFormer", 2021) in both
 // layouts, with llama3 scaling, and what Llama 4 adds to it.
 #include <cmath>
-#include <numbers>
 
 #include "runtime/cpu/kernels.h"
 #include "runtime/cpu/scratch.h"
+#include "runtime/rope_frequency.h"
 
 namespace caravan::cpu {
 namespace {
-
-double scaled(double frequency, const RopeScaling& s) {
-  const double wavelength = 2.0 * std::numbers::pi / frequency;
-  const double context = static_cast<double>(s.original_max_position_embeddings);
-  if (wavelength < context / s.high_freq_factor) return frequency;
-  if (wavelength > context / s.low_freq_factor) return frequency / s.factor;
-  // Between the two the factors differ, or one of the lines above had returned; at the very
-  // boundary of equal factors nothing is blended.
-  const double band = s.high_freq_factor - s.low_freq_factor;
-  if (band == 0) return frequency;
-  const double smooth = (context / wavelength - s.low_freq_factor) / band;
-  return (1.0 - smooth) * frequency / s.factor + smooth * frequency;
-}
-
-double frequency(const Rope& op, int64_t pair) {
-  const double exponent = -2.0 * static_cast<double>(pair) / static_cast<double>(op.head_dim);
-  const double plain = std::pow(op.theta, exponent);
-  return op.scaling ? scaled(plain, *op.scaling) : plain;
-}
 
 // cos and sin of every token's angles, (T, h/2) each. Sines of doubles are dear and positions
 // repeat from sequence to sequence: only the first token at a position has a row that is filled.
@@ -111,7 +92,7 @@ void run(const Rope& op, const KernelArgs& args, const CpuThreads& threads) {
   const int32_t* positions = args.inputs[1].as<int32_t>();
   const int64_t pairs = op.head_dim / 2;
   const Table table = take_table(Scratch(args), num_tokens, pairs);
-  for (int64_t i = 0; i < pairs; ++i) table.frequencies[i] = frequency(op, i);
+  for (int64_t i = 0; i < pairs; ++i) table.frequencies[i] = rope_frequency(op, i);
   assign_rows(table, positions, num_tokens);
   threads.for_chunks(num_tokens, 32, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {

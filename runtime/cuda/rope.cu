@@ -9,6 +9,7 @@
 
 #include "runtime/cuda/elementwise.cuh"
 #include "runtime/cuda/kernels.h"
+#include "runtime/rope_frequency.h"
 
 namespace caravan::cuda {
 namespace {
@@ -19,23 +20,6 @@ constexpr int kThreads = 256;
 constexpr int kMostPairs = 256;      // of a launch; heads are seldom wider than 2 * 128
 constexpr int kMostAngles = 2048;    // of a block
 constexpr int kItemsOfBlock = 1024;  // 4 of a thread
-
-double scaled(double frequency, const RopeScaling& s) {
-  const double wavelength = 2.0 * std::numbers::pi / frequency;
-  const auto context = static_cast<double>(s.original_max_position_embeddings);
-  if (wavelength < context / s.high_freq_factor) return frequency;
-  if (wavelength > context / s.low_freq_factor) return frequency / s.factor;
-  const double band = s.high_freq_factor - s.low_freq_factor;
-  if (band == 0) return frequency;  // at the very boundary of equal factors nothing is blended
-  const double smooth = (context / wavelength - s.low_freq_factor) / band;
-  return (1.0 - smooth) * frequency / s.factor + smooth * frequency;
-}
-
-double frequency(const Rope& op, int64_t pair) {
-  const double exponent = -2.0 * static_cast<double>(pair) / static_cast<double>(op.head_dim);
-  const double plain = std::pow(op.theta, exponent);
-  return op.scaling ? scaled(plain, *op.scaling) : plain;
-}
 
 // Pairs [first, first + count) of every head.
 template <typename T>
@@ -121,7 +105,7 @@ template <typename T>
 void rotate_pairs(const Rope& op, Rotation<T>& r, cudaStream_t stream) {
   constexpr int kSize = kFullPack<T>;
   for (int i = 0; i < r.count; ++i) {
-    const double turns = frequency(op, r.first + i) * 2.0 / std::numbers::pi;
+    const double turns = rope_frequency(op, r.first + i) * 2.0 / std::numbers::pi;
     r.quarter_turns[i] = op.inverse ? -turns : turns;
   }
   const bool by_packs = r.pairs_of_head % kSize == 0 && are_vector_aligned(r.x, r.y);
