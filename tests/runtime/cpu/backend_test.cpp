@@ -12,6 +12,7 @@
 #include "runtime/cpu/threads.h"
 #include "runtime/error.h"
 #include "tests/runtime/kernels/op_check.h"
+#include "tests/support/silent_communicator.h"
 
 namespace caravan {
 namespace {
@@ -105,11 +106,9 @@ TEST(Backend, RefusesOtherDtypes) {
 }
 
 // A communicator whose all_reduce waits for a gate, then counts or fails.
-class GatedCommunicator final : public Communicator {
+class GatedCommunicator final : public SilentCommunicator {
  public:
-  int rank() const override { return 0; }
-  int size() const override { return 1; }
-  std::unique_ptr<Communicator> split(int, int) override { return nullptr; }
+  GatedCommunicator() : SilentCommunicator(1) {}
   void all_reduce(void*, int64_t count, DType) override {
     std::unique_lock lock(mutex);
     opened.wait(lock, [this] { return open; });
@@ -117,16 +116,6 @@ class GatedCommunicator final : public Communicator {
     order.push_back(count);
     thread = std::this_thread::get_id();
   }
-  void all_gather(const void*, void*, int64_t) override {}
-  void reduce_scatter(const void*, void*, int64_t, DType) override {}
-  void all_to_all(const void*, void*, int64_t) override {}
-  void all_to_all_v(const void*, std::span<const int64_t>, void*,
-                    std::span<const int64_t>) override {}
-  float all_reduce_max(float value) override { return value; }
-  void broadcast(void*, int64_t, int) override {}
-  void send(const void*, int64_t, int) override {}
-  void recv(void*, int64_t, int) override {}
-  void barrier() override {}
   void open_gate() {
     const std::lock_guard lock(mutex);
     open = true;

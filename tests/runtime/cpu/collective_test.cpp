@@ -5,6 +5,7 @@
 #include "runtime/cpu/kernels.h"
 #include "runtime/error.h"
 #include "tests/runtime/kernels/op_check.h"
+#include "tests/support/silent_communicator.h"
 #include "tests/support/virtual_ranks.h"
 
 namespace caravan {
@@ -208,34 +209,18 @@ TEST_P(CpuCollective, Slice) {
 }
 
 // Counts the calls that reach it; everything else is a group of `size` that nobody else is in.
-class CountingCommunicator final : public Communicator {
+class CountingCommunicator final : public SilentCommunicator {
  public:
-  explicit CountingCommunicator(int size) : size_(size) {}
-  int rank() const override { return 0; }
-  int size() const override { return size_; }
-  std::unique_ptr<Communicator> split(int, int) override { return nullptr; }
+  using SilentCommunicator::SilentCommunicator;
   void all_reduce(void* data, int64_t count, DType) override {
     calls.push_back({static_cast<float*>(data), count});
   }
-  void all_gather(const void*, void*, int64_t) override {}
-  void reduce_scatter(const void*, void*, int64_t, DType) override {}
-  void all_to_all(const void*, void*, int64_t) override {}
-  void all_to_all_v(const void*, std::span<const int64_t>, void*,
-                    std::span<const int64_t>) override {}
-  float all_reduce_max(float value) override { return value; }
-  void broadcast(void*, int64_t, int) override {}
-  void send(const void*, int64_t, int) override {}
-  void recv(void*, int64_t, int) override {}
-  void barrier() override {}
 
   struct Span {
     float* data;
     int64_t count;
   };
   std::vector<Span> calls;
-
- private:
-  int size_;
 };
 
 TEST(AllReduce, NeighboursTravelTogether) {

@@ -7,6 +7,7 @@
 #include "runtime/error.h"
 #include "tests/runtime/cuda/device_under_test.h"
 #include "tests/runtime/kernels/op_check.h"
+#include "tests/support/silent_communicator.h"
 
 namespace caravan {
 namespace {
@@ -112,25 +113,6 @@ TEST(CrossEntropyPart, ATargetBeyondTheWholeVocabularyIsNaN) {
   EXPECT_NE(part.at(7), 0);
 }
 
-// Only says how many ranks there are.
-class TwoRanks : public Communicator {
- public:
-  int rank() const override { return 0; }
-  int size() const override { return 2; }
-  std::unique_ptr<Communicator> split(int, int) override { return nullptr; }
-  void all_reduce(void*, int64_t, DType) override {}
-  void all_gather(const void*, void*, int64_t) override {}
-  void reduce_scatter(const void*, void*, int64_t, DType) override {}
-  void all_to_all(const void*, void*, int64_t) override {}
-  void all_to_all_v(const void*, std::span<const int64_t>, void*,
-                    std::span<const int64_t>) override {}
-  float all_reduce_max(float value) override { return value; }
-  void broadcast(void*, int64_t, int) override {}
-  void send(const void*, int64_t, int) override {}
-  void recv(void*, int64_t, int) override {}
-  void barrier() override {}
-};
-
 std::vector<Tensor> run_on_two_ranks(const Op& op, const std::vector<Tensor>& inputs,
                                      const std::vector<Tensor>& outputs) {
   Backend& backend = device_under_test();
@@ -147,7 +129,7 @@ std::vector<Tensor> run_on_two_ranks(const Op& op, const std::vector<Tensor>& in
   }
   const int64_t bytes = backend.workspace_bytes(op, in_specs, out_specs);
   const auto workspace = backend.reserve(bytes);
-  TwoRanks ranks;
+  SilentCommunicator ranks(2);
   backend.run(op, {in_views, out_views, workspace->data(), bytes, &ranks}, Stream::compute);
   backend.synchronize();
   std::vector<Tensor> results;
