@@ -9,6 +9,8 @@
 #include "runtime/builder.h"
 #include "runtime/error.h"
 #include "runtime/passes/schedule.h"
+#include "tests/support/forwarding_backend.h"
+#include "tests/support/silent_communicator.h"
 #include "tests/support/training_run.h"
 
 namespace caravan {
@@ -120,26 +122,10 @@ TEST(Executor, ValuesLieWhereThePlanSays) {
 }
 
 // Records what runs on a CPU: a recording is a list of ops, in the order of the calls.
-class RecordingBackend final : public Backend {
+class RecordingBackend final : public ForwardingBackend {
  public:
+  RecordingBackend() : ForwardingBackend({.num_threads = 1, .overlap = false}) {}
   std::string description() const override { return "recording"; }
-  std::unique_ptr<DeviceMemory> reserve(int64_t bytes) override { return cpu_->reserve(bytes); }
-  void copy_in(void* device, const void* host, int64_t bytes) override {
-    cpu_->copy_in(device, host, bytes);
-  }
-  void copy_out(void* host, const void* device, int64_t bytes) override {
-    cpu_->copy_out(host, device, bytes);
-  }
-  void copy_out_settled(void* host, const void* device, int64_t bytes) override {
-    cpu_->copy_out(host, device, bytes);
-  }
-  void fill(void* device, uint32_t word, int64_t bytes) override {
-    cpu_->fill(device, word, bytes);
-  }
-  int64_t workspace_bytes(const Op& op, std::span<const TensorSpec> inputs,
-                          std::span<const TensorSpec> outputs) const override {
-    return cpu_->workspace_bytes(op, inputs, outputs);
-  }
   void run(const Op& op, const KernelArgs& args, Stream stream) override {
     if (recorded_ != nullptr) {
       recorded_->push_back({&op, args, stream});
@@ -147,17 +133,17 @@ class RecordingBackend final : public Backend {
       return;
     }
     ++num_run;
-    cpu_->run(op, args, stream);
+    ForwardingBackend::run(op, args, stream);
   }
   void wait_for_communication(int64_t count) override {
     events.push_back(absl::StrFormat("wait %d", count));
   }
   int64_t communication_count() const override {
-    return cpu_->communication_count() + num_communications_;
+    return ForwardingBackend::communication_count() + num_communications_;
   }
   void synchronize() override {
     ++num_synchronized;
-    cpu_->synchronize();
+    ForwardingBackend::synchronize();
   }
   bool records() const override { return true; }
   std::unique_ptr<Recording> record(const std::function<void()>& issue) override {
@@ -183,13 +169,14 @@ class RecordingBackend final : public Backend {
     void launch() override {
       ++backend.num_launched;
       backend.events.push_back("launch");
-      for (const Call& call : calls) backend.cpu_->run(*call.op, call.args, call.stream);
+      for (const Call& call : calls) {
+        backend.ForwardingBackend::run(*call.op, call.args, call.stream);
+      }
     }
     RecordingBackend& backend;
     std::vector<Call> calls;
   };
 
-  std::unique_ptr<Backend> cpu_ = make_cpu_backend({.num_threads = 1, .overlap = false});
   std::vector<Call>* recorded_ = nullptr;
   int64_t num_communications_ = 0;
 };
@@ -286,24 +273,12 @@ TEST(RecordedExecutor, RepeatsAsOftenAsTheHostReads) {
 }
 
 // A group of two whose other rank has nothing to add.
-class LonelyCommunicator final : public Communicator {
+class LonelyCommunicator final : public SilentCommunicator {
  public:
-  explicit LonelyCommunicator(bool is_asynchronous) : is_asynchronous_(is_asynchronous) {}
+  explicit LonelyCommunicator(bool is_asynchronous)
+      : SilentCommunicator(2), is_asynchronous_(is_asynchronous) {}
   bool is_asynchronous() const override { return is_asynchronous_; }
-  int rank() const override { return 0; }
-  int size() const override { return 2; }
-  std::unique_ptr<Communicator> split(int, int) override { return nullptr; }
   void all_reduce(void*, int64_t, DType) override { ++num_sums; }
-  void all_gather(const void*, void*, int64_t) override {}
-  void reduce_scatter(const void*, void*, int64_t, DType) override {}
-  void all_to_all(const void*, void*, int64_t) override {}
-  void all_to_all_v(const void*, std::span<const int64_t>, void*,
-                    std::span<const int64_t>) override {}
-  float all_reduce_max(float value) override { return value; }
-  void broadcast(void*, int64_t, int) override {}
-  void send(const void*, int64_t, int) override {}
-  void recv(void*, int64_t, int) override {}
-  void barrier() override {}
 
   int num_sums = 0;
 
