@@ -104,6 +104,75 @@ inline int64_t exchanged_bytes(const AllToAll& op, const TensorView& input,
   return bytes;
 }
 
+// --- the collectives -----------------------------------------------------------------------------
+// A Packer is a device's way to move bytes in its memory, and scratch memory of the op:
+//   std::byte* take(int64_t bytes);
+//   void pack(const Strip& strip, const std::byte* tensor, std::byte* dense);
+//   void unpack(const Strip& strip, const std::byte* dense, std::byte* tensor);
+
+template <typename Packer>
+void all_gather(const AllGather& op, const KernelArgs& args, Packer& packer) {
+  Communicator& communicator = communicator_of(args);
+  const TensorView& whole = args.outputs[0];
+  const Along view = along(whole, op.dim);
+  const int64_t block = parts_of(view.length, communicator.size());
+  const int64_t block_bytes = view.outer * block * view.inner_bytes;
+  if (op.dim == 0) {
+    communicator.all_gather(args.inputs[0].data, whole.data, block_bytes);
+    return;
+  }
+  check_divides(view.length, communicator.size());
+  std::byte* blocks = packer.take(bytes_of(whole));
+  communicator.all_gather(args.inputs[0].data, blocks, block_bytes);
+  for (int rank = 0; rank < communicator.size(); ++rank) {
+    const Part part = part_of(view.length, communicator.size(), rank);
+    packer.unpack(strip_of(view, part), blocks + rank * block_bytes, whole.as<std::byte>());
+  }
+}
+
+// Of one value; several are packed one after another into the same memory.
+template <typename Packer>
+void reduce_scatter(const ReduceScatter& op, const TensorView& whole, const TensorView& shard,
+                    Communicator& communicator, Packer& packer) {
+  const Along view = along(whole, op.dim);
+  const int64_t block = parts_of(view.length, communicator.size());
+  const int64_t block_bytes = view.outer * block * view.inner_bytes;
+  const std::byte* blocks = whole.as<std::byte>();
+  if (op.dim != 0) {
+    check_divides(view.length, communicator.size());
+    std::byte* packed = packer.take(bytes_of(whole));
+    for (int rank = 0; rank < communicator.size(); ++rank) {
+      const Part part = part_of(view.length, communicator.size(), rank);
+      packer.pack(strip_of(view, part), blocks, packed + rank * block_bytes);
+    }
+    blocks = packed;
+  }
+  communicator.reduce_scatter(blocks, shard.data, block_bytes / size_bytes(whole.dtype),
+                              whole.dtype);
+}
+
+template <typename Packer>
+void all_to_all(const AllToAll& op, const KernelArgs& args, Packer& packer) {
+  Communicator& communicator = communicator_of(args);
+  const int size = communicator.size();
+  const TensorView& input = args.inputs[0];
+  const TensorView& output = args.outputs[0];
+  const int64_t block_bytes = exchanged_bytes(op, input, output, size);
+  std::byte* sent = packer.take(block_bytes * size);
+  std::byte* received = packer.take(block_bytes * size);
+  const Along to = along(input, op.to_dim);
+  for (int rank = 0; rank < size; ++rank) {
+    const Part part = part_of(to.length, size, rank);
+    packer.pack(strip_of(to, part), input.as<std::byte>(), sent + rank * block_bytes);
+  }
+  communicator.all_to_all(sent, received, block_bytes);
+  const Along from = along(output, op.from_dim);
+  for (int rank = 0; rank < size; ++rank) {
+    const Part part = part_of(from.length, size, rank);
+    packer.unpack(strip_of(from, part), received + rank * block_bytes, output.as<std::byte>());
+  }
+}
+
 // Bytes of each rank's rows, into `bytes` (ranks); counts (ranks * E): how many rows there are for
 // each expert of each rank.
 inline void sum_row_bytes(std::span<const int32_t> counts, int64_t bytes_per_row,

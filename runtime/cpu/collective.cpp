@@ -10,22 +10,26 @@
 namespace caravan::cpu {
 namespace {
 
-// Copies a part of the tensor to dense memory.
-void pack_part(const Along& view, Part part, const std::byte* tensor, std::byte* dense) {
-  const Strip strip = strip_of(view, part);
-  for (int64_t i = 0; i < strip.count; ++i) {
-    std::memcpy(dense + i * strip.run_bytes, tensor + strip.first_byte + i * strip.stride_bytes,
-                static_cast<size_t>(strip.run_bytes));
+class Packer {
+ public:
+  explicit Packer(const KernelArgs& args) : scratch_(args) {}
+  std::byte* take(int64_t bytes) { return scratch_.take<std::byte>(bytes); }
+  static void pack(const Strip& strip, const std::byte* tensor, std::byte* dense) {
+    for (int64_t i = 0; i < strip.count; ++i) {
+      std::memcpy(dense + i * strip.run_bytes, tensor + strip.first_byte + i * strip.stride_bytes,
+                  static_cast<size_t>(strip.run_bytes));
+    }
   }
-}
+  static void unpack(const Strip& strip, const std::byte* dense, std::byte* tensor) {
+    for (int64_t i = 0; i < strip.count; ++i) {
+      std::memcpy(tensor + strip.first_byte + i * strip.stride_bytes, dense + i * strip.run_bytes,
+                  static_cast<size_t>(strip.run_bytes));
+    }
+  }
 
-void unpack_part(const Along& view, Part part, const std::byte* dense, std::byte* tensor) {
-  const Strip strip = strip_of(view, part);
-  for (int64_t i = 0; i < strip.count; ++i) {
-    std::memcpy(tensor + strip.first_byte + i * strip.stride_bytes, dense + i * strip.run_bytes,
-                static_cast<size_t>(strip.run_bytes));
-  }
-}
+ private:
+  Scratch scratch_;
+};
 
 }  // namespace
 
@@ -45,22 +49,8 @@ int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query) {
 }
 
 void run(const AllGather& op, const KernelArgs& args, const CpuThreads&) {
-  Communicator& communicator = communicator_of(args);
-  const TensorView& whole = args.outputs[0];
-  const Along view = along(whole, op.dim);
-  const int64_t block = parts_of(view.length, communicator.size());
-  const int64_t block_bytes = view.outer * block * view.inner_bytes;
-  if (op.dim == 0) {
-    communicator.all_gather(args.inputs[0].data, whole.data, block_bytes);
-    return;
-  }
-  check_divides(view.length, communicator.size());
-  std::byte* blocks = Scratch(args).take<std::byte>(bytes_of(whole));
-  communicator.all_gather(args.inputs[0].data, blocks, block_bytes);
-  for (int rank = 0; rank < communicator.size(); ++rank) {
-    const Part part = part_of(view.length, communicator.size(), rank);
-    unpack_part(view, part, blocks + rank * block_bytes, whole.as<std::byte>());
-  }
+  Packer packer(args);
+  all_gather(op, args, packer);
 }
 
 // --- reduce_scatter ------------------------------------------------------------------------------
@@ -71,33 +61,10 @@ int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query) {
   return op.dim == 0 ? 0 : scratch_bytes<std::byte>(largest);
 }
 
-namespace {
-
-void reduce_scatter_one(const ReduceScatter& op, const TensorView& whole, const TensorView& shard,
-                        const KernelArgs& args) {
-  Communicator& communicator = communicator_of(args);
-  const Along view = along(whole, op.dim);
-  const int64_t block = parts_of(view.length, communicator.size());
-  const int64_t block_bytes = view.outer * block * view.inner_bytes;
-  const std::byte* blocks = whole.as<std::byte>();
-  if (op.dim != 0) {
-    check_divides(view.length, communicator.size());
-    std::byte* packed = Scratch(args).take<std::byte>(bytes_of(whole));
-    for (int rank = 0; rank < communicator.size(); ++rank) {
-      const Part part = part_of(view.length, communicator.size(), rank);
-      pack_part(view, part, blocks, packed + rank * block_bytes);
-    }
-    blocks = packed;
-  }
-  communicator.reduce_scatter(blocks, shard.data, block_bytes / size_bytes(whole.dtype),
-                              whole.dtype);
-}
-
-}  // namespace
-
 void run(const ReduceScatter& op, const KernelArgs& args, const CpuThreads&) {
   for (size_t i = 0; i < args.inputs.size(); ++i) {
-    reduce_scatter_one(op, args.inputs[i], args.outputs[i], args);
+    Packer packer(args);
+    reduce_scatter(op, args.inputs[i], args.outputs[i], communicator_of(args), packer);
   }
 }
 
@@ -110,25 +77,8 @@ int64_t workspace_bytes(const AllToAll&, const WorkspaceQuery& query) {
 }
 
 void run(const AllToAll& op, const KernelArgs& args, const CpuThreads&) {
-  Communicator& communicator = communicator_of(args);
-  const int size = communicator.size();
-  const TensorView& input = args.inputs[0];
-  const TensorView& output = args.outputs[0];
-  const int64_t block_bytes = exchanged_bytes(op, input, output, size);
-  Scratch scratch(args);
-  std::byte* sent = scratch.take<std::byte>(block_bytes * size);
-  std::byte* received = scratch.take<std::byte>(block_bytes * size);
-  const Along to = along(input, op.to_dim);
-  for (int rank = 0; rank < size; ++rank) {
-    const Part part = part_of(to.length, size, rank);
-    pack_part(to, part, input.as<std::byte>(), sent + rank * block_bytes);
-  }
-  communicator.all_to_all(sent, received, block_bytes);
-  const Along from = along(output, op.from_dim);
-  for (int rank = 0; rank < size; ++rank) {
-    const Part part = part_of(from.length, size, rank);
-    unpack_part(from, part, received + rank * block_bytes, output.as<std::byte>());
-  }
+  Packer packer(args);
+  all_to_all(op, args, packer);
 }
 
 // --- maximum, and rows of experts ----------------------------------------------------------------
@@ -197,7 +147,7 @@ void run(const Slice& op, const KernelArgs& args, const CpuThreads&) {
   const std::byte* source = whole.as<std::byte>() + part.begin * view.inner_bytes;
   // Along dim 0 the output is planned as a view of the input: then it lies there already.
   if (op.dim == 0 && source == args.outputs[0].data) return;
-  pack_part(view, part, whole.as<std::byte>(), args.outputs[0].as<std::byte>());
+  Packer::pack(strip_of(view, part), whole.as<std::byte>(), args.outputs[0].as<std::byte>());
 }
 
 }  // namespace caravan::cpu

@@ -9,6 +9,7 @@
 #include "runtime/cuda/check.h"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/staging.h"
+#include "runtime/cuda/workspace.h"
 #include "runtime/packing.h"
 
 namespace caravan::cuda {
@@ -31,30 +32,23 @@ void copy_runs(std::byte* to, int64_t to_pitch, const std::byte* from, int64_t f
       "packing");
 }
 
-// Copies a part of the tensor to dense memory.
-void pack_part(const Along& view, Part part, const std::byte* tensor, std::byte* dense,
-               const Queue& queue) {
-  const Strip strip = strip_of(view, part);
-  copy_runs(dense, strip.run_bytes, tensor + strip.first_byte, strip.stride_bytes, strip, queue);
-}
+class Packer {
+ public:
+  Packer(const KernelArgs& args, const Queue& queue) : workspace_(args), queue_(queue) {}
+  std::byte* take(int64_t bytes) { return workspace_.take<std::byte>(bytes); }
+  void pack(const Strip& strip, const std::byte* tensor, std::byte* dense) const {
+    copy_runs(dense, strip.run_bytes, tensor + strip.first_byte, strip.stride_bytes, strip, queue_);
+  }
+  void unpack(const Strip& strip, const std::byte* dense, std::byte* tensor) const {
+    copy_runs(tensor + strip.first_byte, strip.stride_bytes, dense, strip.run_bytes, strip, queue_);
+  }
 
-void unpack_part(const Along& view, Part part, const std::byte* dense, std::byte* tensor,
-                 const Queue& queue) {
-  const Strip strip = strip_of(view, part);
-  copy_runs(tensor + strip.first_byte, strip.stride_bytes, dense, strip.run_bytes, strip, queue);
-}
+ private:
+  Workspace workspace_;
+  const Queue& queue_;
+};
 
-constexpr int64_t kAlignment = 256;
-
-int64_t aligned(int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-// The workspace from `offset` on, when it has so many bytes.
-std::byte* workspace(const KernelArgs& args, int64_t offset, int64_t bytes) {
-  check(offset + bytes <= args.workspace_bytes,
-        "[cuda] workspace: %d bytes are wanted, there are %d", offset + bytes,
-        args.workspace_bytes);
-  return static_cast<std::byte*>(args.workspace) + offset;
-}
+int64_t packing_bytes(int64_t bytes) { return taken_bytes<std::byte>(bytes) + kWorkspaceSlack; }
 
 }  // namespace
 
@@ -70,26 +64,12 @@ void run(const AllReduce&, const KernelArgs& args, const Queue&) {
 // --- all_gather ----------------------------------------------------------------------------------
 
 int64_t workspace_bytes(const AllGather& op, const WorkspaceQuery& query) {
-  return op.dim == 0 ? 0 : bytes_of(query.outputs[0]);
+  return op.dim == 0 ? 0 : packing_bytes(bytes_of(query.outputs[0]));
 }
 
 void run(const AllGather& op, const KernelArgs& args, const Queue& queue) {
-  Communicator& communicator = communicator_of(args);
-  const TensorView& whole = args.outputs[0];
-  const Along view = along(whole, op.dim);
-  const int64_t block = parts_of(view.length, communicator.size());
-  const int64_t block_bytes = view.outer * block * view.inner_bytes;
-  if (op.dim == 0) {
-    communicator.all_gather(args.inputs[0].data, whole.data, block_bytes);
-    return;
-  }
-  check_divides(view.length, communicator.size());
-  std::byte* blocks = workspace(args, 0, bytes_of(whole));
-  communicator.all_gather(args.inputs[0].data, blocks, block_bytes);
-  for (int rank = 0; rank < communicator.size(); ++rank) {
-    const Part part = part_of(view.length, communicator.size(), rank);
-    unpack_part(view, part, blocks + rank * block_bytes, whole.as<std::byte>(), queue);
-  }
+  Packer packer(args, queue);
+  all_gather(op, args, packer);
 }
 
 // --- reduce_scatter ------------------------------------------------------------------------------
@@ -97,36 +77,13 @@ void run(const AllGather& op, const KernelArgs& args, const Queue& queue) {
 int64_t workspace_bytes(const ReduceScatter& op, const WorkspaceQuery& query) {
   int64_t largest = 0;  // values are packed one after another into the same memory
   for (const TensorSpec& input : query.inputs) largest = std::max(largest, bytes_of(input));
-  return op.dim == 0 ? 0 : largest;
+  return op.dim == 0 ? 0 : packing_bytes(largest);
 }
-
-namespace {
-
-void reduce_scatter_one(const ReduceScatter& op, const TensorView& whole, const TensorView& shard,
-                        const KernelArgs& args, const Queue& queue) {
-  Communicator& communicator = communicator_of(args);
-  const Along view = along(whole, op.dim);
-  const int64_t block = parts_of(view.length, communicator.size());
-  const int64_t block_bytes = view.outer * block * view.inner_bytes;
-  const std::byte* blocks = whole.as<std::byte>();
-  if (op.dim != 0) {
-    check_divides(view.length, communicator.size());
-    std::byte* packed = workspace(args, 0, bytes_of(whole));
-    for (int rank = 0; rank < communicator.size(); ++rank) {
-      const Part part = part_of(view.length, communicator.size(), rank);
-      pack_part(view, part, blocks, packed + rank * block_bytes, queue);
-    }
-    blocks = packed;
-  }
-  communicator.reduce_scatter(blocks, shard.data, block_bytes / size_bytes(whole.dtype),
-                              whole.dtype);
-}
-
-}  // namespace
 
 void run(const ReduceScatter& op, const KernelArgs& args, const Queue& queue) {
   for (size_t i = 0; i < args.inputs.size(); ++i) {
-    reduce_scatter_one(op, args.inputs[i], args.outputs[i], args, queue);
+    Packer packer(args, queue);
+    reduce_scatter(op, args.inputs[i], args.outputs[i], communicator_of(args), packer);
   }
 }
 
@@ -134,29 +91,12 @@ void run(const ReduceScatter& op, const KernelArgs& args, const Queue& queue) {
 
 int64_t workspace_bytes(const AllToAll&, const WorkspaceQuery& query) {
   // Planned shapes are rounded up: the larger one is size() blocks.
-  return 2 * aligned(std::max(bytes_of(query.inputs[0]), bytes_of(query.outputs[0])));
+  return 2 * packing_bytes(std::max(bytes_of(query.inputs[0]), bytes_of(query.outputs[0])));
 }
 
 void run(const AllToAll& op, const KernelArgs& args, const Queue& queue) {
-  Communicator& communicator = communicator_of(args);
-  const int size = communicator.size();
-  const TensorView& input = args.inputs[0];
-  const TensorView& output = args.outputs[0];
-  const int64_t block_bytes = exchanged_bytes(op, input, output, size);
-  const int64_t all_bytes = block_bytes * size;
-  std::byte* sent = workspace(args, 0, all_bytes);
-  std::byte* received = workspace(args, aligned(all_bytes), all_bytes);
-  const Along to = along(input, op.to_dim);
-  for (int rank = 0; rank < size; ++rank) {
-    pack_part(to, part_of(to.length, size, rank), input.as<std::byte>(), sent + rank * block_bytes,
-              queue);
-  }
-  communicator.all_to_all(sent, received, block_bytes);
-  const Along from = along(output, op.from_dim);
-  for (int rank = 0; rank < size; ++rank) {
-    unpack_part(from, part_of(from.length, size, rank), received + rank * block_bytes,
-                output.as<std::byte>(), queue);
-  }
+  Packer packer(args, queue);
+  all_to_all(op, args, packer);
 }
 
 // --- maximum, and rows of experts ----------------------------------------------------------------
@@ -216,7 +156,8 @@ void run(const Slice& op, const KernelArgs& args, const Queue& queue) {
   const std::byte* source = whole.as<std::byte>() + part.begin * view.inner_bytes;
   // Along dim 0 the output is planned as a view of the input: then it lies there already.
   if (op.dim == 0 && source == args.outputs[0].data) return;
-  pack_part(view, part, whole.as<std::byte>(), args.outputs[0].as<std::byte>(), queue);
+  Packer(args, queue)
+      .pack(strip_of(view, part), whole.as<std::byte>(), args.outputs[0].as<std::byte>());
 }
 
 }  // namespace caravan::cuda
