@@ -7,7 +7,8 @@ install_packages \
   g++ cmake ninja-build pkg-config \
   openmpi-bin libopenmpi-dev libhdf5-openmpi-dev \
   libdnnl-dev libabsl-dev libyaml-cpp-dev libcli11-dev libgtest-dev \
-  libsimdjson-dev nlohmann-json3-dev libsentencepiece-dev zlib1g-dev
+  libsimdjson-dev nlohmann-json3-dev libsentencepiece-dev zlib1g-dev \
+  libpcre2-dev libzip-dev
 
 # Attention on a GPU through cuDNN, where that is installed: the headers that cmake/cuda.cmake also
 # wants are in a Python package. Without them attention runs on Caravan's own kernels.
