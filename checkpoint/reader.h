@@ -14,34 +14,23 @@
 
 #include "checkpoint/manifest.h"
 #include "checkpoint/rank_file.h"
+#include "checkpoint/weight_source.h"
 
 namespace caravan {
 
-// A box of a global tensor that is wanted in host memory, row-major and dense.
-struct TensorRequest {
-  std::string name;
-  DType dtype = DType::f32;  // must be what was saved, and so must global_shape
-  Shape global_shape;
-  Shape offset;
-  Shape extent;
-  void* data = nullptr;
-};
-
-class CheckpointReader {
+class CheckpointReader : public WeightSource {
  public:
   explicit CheckpointReader(const std::string& path);  // a folder with a manifest
   CheckpointReader(const CheckpointReader&) = delete;
   CheckpointReader& operator=(const CheckpointReader&) = delete;
 
-  const std::string& path() const { return path_; }
+  const std::string& path() const override { return path_; }
   const Manifest& manifest() const { return manifest_; }
   bool has_tensor(const std::string& name) const { return tensors_.count(name) > 0; }
   const TensorRecord& tensor(const std::string& name) const;  // an error when missing
 
-  int64_t bytes_read() const { return bytes_read_; }  // of tensors, so far
-
-  // Fills request.data. After an error its content is undefined and must not be used.
-  void read(const TensorRequest& request);
+  int64_t bytes_read() const override { return bytes_read_; }
+  void read(const TensorRequest& request) override;
 
  private:
   struct File {

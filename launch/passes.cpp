@@ -33,6 +33,8 @@ std::string_view name(ProgramKind kind) {
       return "update";
     case ProgramKind::evaluate:
       return "evaluate";
+    case ProgramKind::logits:
+      return "logits";
   }
   throw internal_error("unknown kind of program");
 }
@@ -41,10 +43,11 @@ Graph logical_graph(ProgramKind kind, Graph forward, const LossSums& loss,
                     const PassSettings& settings, const PassObserver& observer) {
   Graph graph = std::move(forward);
   if (settings.optimizer.zero_stage >= 3) graph = shard_parameters(std::move(graph), settings.mesh);
-  const bool evaluates = kind == ProgramKind::evaluate;
-  if (evaluates) graph.outputs = {{"loss_sum", loss.loss_sum}, {"num_valid", loss.num_valid}};
+  if (kind == ProgramKind::evaluate) {
+    graph.outputs = {{"loss_sum", loss.loss_sum}, {"num_valid", loss.num_valid}};
+  }
   passed(observer, "build", graph);
-  if (evaluates) return graph;
+  if (kind == ProgramKind::evaluate || kind == ProgramKind::logits) return graph;
   Differentiated backward = differentiate(std::move(graph), loss.loss_sum);
   graph = std::move(backward.graph);
   passed(observer, "autodiff", graph);

@@ -12,7 +12,7 @@
 
 namespace caravan {
 
-enum class ProgramKind : uint8_t { accumulate, update, evaluate };
+enum class ProgramKind : uint8_t { accumulate, update, evaluate, logits };
 std::string_view name(ProgramKind kind);
 
 struct PassSettings {
@@ -25,11 +25,12 @@ struct PassSettings {
 
 // Called with the graph after each pass, when that has been verified: "build" (none yet),
 // "autodiff", "merge_loss", "recompute", "optimizer", "parallelize", "prefetch", "expand_experts",
-// "fuse_add", "bucket", "schedule". Programs that evaluate have no gradients: "build" is followed
-// by "parallelize".
+// "fuse_add", "bucket", "schedule". Programs without gradients (evaluate, logits): "build" is
+// followed by "parallelize".
 using PassObserver = std::function<void(std::string_view pass, const Graph& graph)>;
 
-// Up to what a mesh must not change. `forward` is what a model has built, `loss` what it gives.
+// Up to what a mesh must not change. `forward` is what a model has built, `loss` what it gives; not
+// asked of a program of logits, whose outputs the graph already names.
 Graph logical_graph(ProgramKind kind, Graph forward, const LossSums& loss,
                     const PassSettings& settings, const PassObserver& observer = {});
 

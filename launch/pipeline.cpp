@@ -34,13 +34,26 @@ Graph build_graph(ProgramKind kind, const Config& config, const PassSettings& se
   const int64_t replicas = mesh.size(Axis::dp) * mesh.size(Axis::ep);
   const BatchInputs batch =
       declare_batch(b, config.train.micro_batch_size * replicas, config.data.sequence_len);
-  const bool training = kind != ProgramKind::evaluate;
-  const LossSums loss = model_loss(b, config.model, batch, model_options(config, mesh, training));
+  const bool training = kind == ProgramKind::accumulate || kind == ProgramKind::update;
+  const ModelOptions options = model_options(config, mesh, training);
+  LossSums loss{};
+  if (kind == ProgramKind::logits) {
+    b.output("logits", model_logits(b, config.model, batch, options));
+  } else {
+    loss = model_loss(b, config.model, batch, options);
+  }
   const PassObserver passed = [&](std::string_view pass, const Graph& graph) {
     if (observer) observer(name(kind), pass, graph);
   };
   return placed_graph(logical_graph(kind, std::move(forward), loss, settings, passed), settings,
                       passed);
+}
+
+// The one that declares all that persists first.
+std::vector<ProgramKind> programs_of(RunPurpose purpose, int64_t accumulation_steps) {
+  if (purpose == RunPurpose::logits) return {ProgramKind::logits};
+  if (accumulation_steps == 1) return {ProgramKind::update, ProgramKind::evaluate};
+  return {ProgramKind::update, ProgramKind::accumulate, ProgramKind::evaluate};
 }
 
 }  // namespace
@@ -80,7 +93,7 @@ std::string describe_mesh(const Config& config, const Mesh& mesh) {
 }
 
 RunPlan plan_run(const Config& config, const Mesh& mesh, const WorkspaceRule& workspace,
-                 const GraphObserver& observer) {
+                 const GraphObserver& observer, RunPurpose purpose) {
   RunPlan run;
   run.mesh = mesh;
   run.accumulation_steps = accumulation_steps(config, mesh.num_ranks());
@@ -89,10 +102,7 @@ RunPlan plan_run(const Config& config, const Mesh& mesh, const WorkspaceRule& wo
                               .accumulates = run.accumulation_steps > 1,
                               .recompute = config.runtime.recompute == Recompute::automatic,
                               .bucket_bytes = config.parallel.bucket_bytes};
-  std::vector<ProgramKind> kinds = {ProgramKind::update};  // first: it declares everything
-  if (run.accumulation_steps > 1) kinds.push_back(ProgramKind::accumulate);
-  kinds.push_back(ProgramKind::evaluate);
-  for (const ProgramKind kind : kinds) {
+  for (const ProgramKind kind : programs_of(purpose, run.accumulation_steps)) {
     Program& program = run.programs.emplace_back();
     program.name = name(kind);
     program.graph = build_graph(kind, config, settings, observer);

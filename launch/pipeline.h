@@ -18,7 +18,9 @@ struct RunPlan {
   Mesh mesh;
   int64_t accumulation_steps = 1;
   PersistentLayout layout;
-  std::vector<Program> programs;  // "accumulate" (only when it accumulates), "update", "evaluate"
+  // The first declares all that persists. Of training: "update", "accumulate" (only when it
+  // accumulates), "evaluate"; else "logits" alone.
+  std::vector<Program> programs;
 
   const Program* find(std::string_view name) const;     // null when absent
   const Program& program(std::string_view name) const;  // internal error when absent
@@ -36,8 +38,12 @@ Mesh make_mesh(const Config& config, int world_size);
 // "dp 2 x tp 2, sequence parallel"
 std::string describe_mesh(const Config& config, const Mesh& mesh);
 
-// Plans every program of a training run. `config` is validated and its model has a vocabulary.
+// What a run is for: training, with its evaluations, or the logits of batches, for which only
+// weights are kept.
+enum class RunPurpose : uint8_t { training, logits };
+
+// Plans every program of a run. `config` is validated and its model has a vocabulary.
 RunPlan plan_run(const Config& config, const Mesh& mesh, const WorkspaceRule& workspace,
-                 const GraphObserver& observer = {});
+                 const GraphObserver& observer = {}, RunPurpose purpose = RunPurpose::training);
 
 }  // namespace caravan

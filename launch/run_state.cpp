@@ -10,10 +10,10 @@
 namespace caravan {
 namespace {
 
-// Parameters and state of the update program, which declares all of them.
+// Parameters and state of the first program, which declares all of them.
 std::vector<const Value*> saved_values(const RunPlan& run) {
   std::vector<const Value*> values;
-  for (const Value& value : run.program("update").graph.values) {
+  for (const Value& value : run.programs.front().graph.values) {
     if (value.kind == ValueKind::parameter || value.kind == ValueKind::state) {
       values.push_back(&value);
     }
@@ -168,7 +168,7 @@ bool starts_anew(const Value& value, const CheckpointReader& checkpoint) {
 
 // Into device memory: some rows of dim 0 at a time. The reader checks whole blocks of a file, so
 // few rows would have it read blocks twice.
-void read_through_host(TensorRequest request, Backend& backend, CheckpointReader& checkpoint) {
+void read_through_host(TensorRequest request, Backend& backend, WeightSource& source) {
   auto* const to = static_cast<std::byte*>(request.data);
   const Box box{request.offset, request.extent};
   const int64_t rows = box.extent.empty() ? 1 : box.extent[0];
@@ -182,8 +182,24 @@ void read_through_host(TensorRequest request, Backend& backend, CheckpointReader
       request.offset[0] = box.offset[0] + begin;
       request.extent[0] = count;
     }
-    checkpoint.read(request);
+    source.read(request);
     backend.copy_in(to + begin * row_bytes, chunk.data(), count * row_bytes);
+  }
+}
+
+// `box` of the value, which is what this rank holds of it and not empty.
+void read_value(const Value& value, const Box& box, Backend& backend, const Arena& arena,
+                WeightSource& source) {
+  const TensorRequest request{.name = value.name,
+                              .dtype = value.dtype,
+                              .global_shape = value.global_shape,
+                              .offset = box.offset,
+                              .extent = box.extent,
+                              .data = address(arena, value)};
+  if (backend.is_host_memory()) {
+    source.read(request);
+  } else {
+    read_through_host(request, backend, source);
   }
 }
 
@@ -199,18 +215,32 @@ void load_persistent(const RunPlan& run, const Mesh& mesh, Backend& backend, con
       fill(backend, address(arena, *value), box, 0.0f);
       continue;
     }
-    const TensorRequest request{.name = value->name,
-                                .dtype = value->dtype,
-                                .global_shape = value->global_shape,
-                                .offset = box.offset,
-                                .extent = box.extent,
-                                .data = address(arena, *value)};
-    if (backend.is_host_memory()) {
-      checkpoint.read(request);
+    read_value(*value, box, backend, arena, checkpoint);
+  }
+}
+
+void load_weights(const RunPlan& run, const Mesh& mesh, Backend& backend, const Arena& arena,
+                  WeightSource& weights, Progress& progress) {
+  for (const Value* value : saved_values(run)) {
+    progress.moved();
+    const Box box = local_box(value->global_shape, value->placement, mesh);
+    if (num_elements(box.extent) == 0) continue;  // all of it is on other ranks
+    if (value->kind == ValueKind::parameter) {
+      read_value(*value, box, backend, arena, weights);
     } else {
-      read_through_host(request, backend, checkpoint);
+      fill(backend, address(arena, *value), box, 0.0f);
     }
   }
+}
+
+int64_t weight_bytes(const RunPlan& run, const Mesh& mesh) {
+  int64_t bytes = 0;
+  for (const Value* value : saved_values(run)) {
+    if (value->kind != ValueKind::parameter) continue;
+    const Box box = local_box(value->global_shape, value->placement, mesh);
+    bytes += num_elements(box.extent) * size_bytes(value->dtype);
+  }
+  return bytes;
 }
 
 int64_t num_parameters(const RunPlan& run) {

@@ -40,6 +40,14 @@ int64_t checkpoint_copy_bytes(const Config& config, const RunPlan& run, const Me
 void load_persistent(const RunPlan& run, const Mesh& mesh, Backend& backend, const Arena& arena,
                      CheckpointReader& checkpoint, Progress& progress);
 
+// Reads this rank's part of the weights, and no more of the files than that; optimizer state starts
+// as at step 1.
+void load_weights(const RunPlan& run, const Mesh& mesh, Backend& backend, const Arena& arena,
+                  WeightSource& weights, Progress& progress);
+
+// Bytes of the weights that this rank holds.
+int64_t weight_bytes(const RunPlan& run, const Mesh& mesh);
+
 int64_t num_parameters(const RunPlan& run);  // elements of all weights, over all ranks
 
 }  // namespace caravan

@@ -38,7 +38,7 @@ Session::Session(const Config& config, MpiSession& mpi, const SessionOptions& op
       mesh_(make_mesh(config, mpi.world().size()).with_rank(mpi.world().rank())),
       backend_(make_backend(config, device_, mesh_, num_threads_)),
       plan_(plan_run(config, mesh_.with_rank(0), workspace_rule(device_.kind, num_threads_),
-                     options.observer)),
+                     options.observer, options.purpose)),
       host_bytes_(options.host_bytes),
       groups_(make_groups(mpi.world(), mesh_)) {
   groups_.all = make_watched_communicator(std::move(groups_.all), progress_);

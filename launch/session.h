@@ -21,6 +21,7 @@ namespace caravan {
 
 struct SessionOptions {
   GraphObserver observer = {};
+  RunPurpose purpose = RunPurpose::training;
   // Bytes that the caller will hold beside the arena (batches, files); counted against the limit.
   int64_t host_bytes = 0;
   std::function<void(const Node&, double seconds)> on_node = {};  // see runtime/executor.h

@@ -44,7 +44,8 @@ Val mixture(const ModelContext& c, const std::string& prefix, Val x, int layer);
 // The residual stream with what a part made of it.
 Val add_to_residual(const ModelContext& c, Val x, Val y);
 
-// From ids to the loss. `layer` builds a layer: (T, hidden), its number -> (T, hidden)
-LossSums decoder_loss(const ModelContext& c, const std::function<Val(Val, int)>& layer);
+// From ids to what logits are made of. `layer` builds a layer: (T, hidden), its number -> (T,
+// hidden)
+DecoderOutput decoder(const ModelContext& c, const std::function<Val(Val, int)>& layer);
 
 }  // namespace caravan

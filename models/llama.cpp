@@ -26,11 +26,11 @@ Val block(const ModelContext& c, Val x, int layer) {
 
 }  // namespace
 
-LossSums llama_loss(Builder& b, const ModelConfig& config, const BatchInputs& batch,
+DecoderOutput llama(Builder& b, const ModelConfig& config, const BatchInputs& batch,
                     const ModelOptions& options) {
   std::vector<RouterSums> routers;
   const ModelContext c{b, config, batch, options, routers};
-  return decoder_loss(c, [&](Val x, int layer) { return block(c, x, layer); });
+  return decoder(c, [&](Val x, int layer) { return block(c, x, layer); });
 }
 
 }  // namespace caravan

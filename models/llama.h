@@ -6,7 +6,7 @@
 
 namespace caravan {
 
-LossSums llama_loss(Builder& b, const ModelConfig& config, const BatchInputs& batch,
+DecoderOutput llama(Builder& b, const ModelConfig& config, const BatchInputs& batch,
                     const ModelOptions& options = {});
 
 }  // namespace caravan

@@ -65,12 +65,12 @@ Val block(const ModelContext& c, Val x, int layer, const Starts& starts) {
 
 }  // namespace
 
-LossSums llama4_loss(Builder& b, const ModelConfig& config, const BatchInputs& batch,
+DecoderOutput llama4(Builder& b, const ModelConfig& config, const BatchInputs& batch,
                      const ModelOptions& options) {
   std::vector<RouterSums> routers;
   const ModelContext c{b, config, batch, options, routers};
   const Starts starts = make_starts(c);
-  return decoder_loss(c, [&](Val x, int layer) { return block(c, x, layer, starts); });
+  return decoder(c, [&](Val x, int layer) { return block(c, x, layer, starts); });
 }
 
 }  // namespace caravan

@@ -8,7 +8,7 @@
 
 namespace caravan {
 
-LossSums llama4_loss(Builder& b, const ModelConfig& config, const BatchInputs& batch,
+DecoderOutput llama4(Builder& b, const ModelConfig& config, const BatchInputs& batch,
                      const ModelOptions& options);
 
 }  // namespace caravan

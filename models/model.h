@@ -1,5 +1,5 @@
-// What every family of models builds: from a batch of tokens to the sums of the loss. The families
-// are in files of their own (llama.h, llama4.h); model_loss picks one.
+// What every family of models builds: from a batch of tokens to the sums of the loss, or to logits.
+// The families are in files of their own (llama.h, llama4.h); the functions here pick one.
 #pragma once
 
 #include <vector>
@@ -38,6 +38,13 @@ struct ModelOptions {
   Slots slots = {};  // rows of experts, see runtime/ops.h
 };
 
+// What a family builds: all but what is made of the logits.
+struct DecoderOutput {
+  Val hidden;  // (T, hidden_size) behind the last norm
+  Val head;    // (V, hidden_size) the output projection
+  std::vector<RouterSums> routers = {};
+};
+
 struct LossSums {
   Val loss_sum;   // () sum of -log p(target) over valid tokens
   Val num_valid;  // ()
@@ -47,5 +54,9 @@ struct LossSums {
 // Everything from ids to the loss. `config` has its derived sizes and the vocabulary filled in.
 LossSums model_loss(Builder& b, const ModelConfig& config, const BatchInputs& batch,
                     const ModelOptions& options);
+
+// (T, V) f32. They stay where they are made, by token and by vocabulary: no rank has all of them.
+Val model_logits(Builder& b, const ModelConfig& config, const BatchInputs& batch,
+                 const ModelOptions& options);
 
 }  // namespace caravan

@@ -181,13 +181,18 @@ class Parallelizer {
     return wanted;
   }
 
-  // A value that somebody wants sharded (Builder::place) is so for all its readers.
-  void follow_declaration(ValueId logical, const Node& maker) {
+  // Where somebody wants a value sharded (Builder::place), `otherwise` for the other axes.
+  Placement declared_shards(ValueId logical, Placement otherwise = {}) const {
     const Placement declared = effective(logical_.value(logical).placement);
-    Placement wanted = home(logical).placement;
     for (const Axis axis : kAxes) {
-      if (declared[axis].kind == AxisPlacement::Kind::shard) wanted[axis] = declared[axis];
+      if (declared[axis].kind == AxisPlacement::Kind::shard) otherwise[axis] = declared[axis];
     }
+    return otherwise;
+  }
+
+  // It is so for all its readers.
+  void follow_declaration(ValueId logical, const Node& maker) {
+    const Placement wanted = declared_shards(logical, home(logical).placement);
     home_[index(logical)] = moved(logical, joined(home(logical).placement, wanted), maker);
   }
 
@@ -294,7 +299,7 @@ class Parallelizer {
       graph_.updates.emplace_back(persistent, moved(source, wanted, end, true));
     }
     for (const auto& [name, id] : logical_.outputs) {
-      graph_.outputs.emplace_back(name, moved(id, Placement{}, end));
+      graph_.outputs.emplace_back(name, moved(id, declared_shards(id), end));
     }
   }
 

@@ -14,10 +14,11 @@ namespace caravan {
 // Weights that are not where an op needs them are gathered for the nodes of one layer in a row and
 // dropped: backward gathers them again (ZeRO 3; prefetch.h has it begin earlier).
 // Shapes become what a rank holds, global_shape stays. Axes of size 1 count as replicated. Outputs
-// come out replicated, updates placed like what they update. Dims divide evenly, except dim 0
-// of optimizer state and of what is reduced to it (local_box in runtime/mesh.h); any other dim
-// that does not is a config error that names the tensor. Losses over a vocabulary that ranks share
-// are expanded (expand_loss.h).
+// come out replicated, but for axes that they were asked to be sharded along (Builder::place);
+// updates placed like what they update. Dims divide evenly, except dim 0 of optimizer state and of
+// what is reduced to it (local_box in runtime/mesh.h); any other dim that does not is a config
+// error that names the tensor. Losses over a vocabulary that ranks share are expanded
+// (expand_loss.h).
 Graph parallelize(const Graph& logical, const Mesh& mesh);
 
 // What a step of the graph sends and receives, per rank.

@@ -1,6 +1,6 @@
 // Names, shapes and number of the parameters, and what the inputs mean. That the maths is PyTorch's
 // is tested in tests/e2e/golden_losses_test.cpp.
-#include "models/llama.h"
+#include "models/model.h"
 
 #include <gtest/gtest.h>
 
@@ -17,7 +17,7 @@ using Shapes = std::map<std::string, Shape>;
 Shapes parameters_of(const ModelConfig& config) {
   Graph graph;
   Builder b(graph);
-  llama_loss(b, with_derived_sizes(config), declare_batch(b, 2, 8));
+  model_loss(b, with_derived_sizes(config), declare_batch(b, 2, 8), {});
   Shapes shapes;
   for (const Value& value : graph.values) {
     if (value.kind == ValueKind::parameter) shapes[value.name] = value.shape;
@@ -113,7 +113,7 @@ TEST(Llama, InitializersAreHuggingFaces) {
   config.initializer_range = 0.05;
   Graph graph;
   Builder b(graph);
-  llama_loss(b, config, declare_batch(b, 2, 8));
+  model_loss(b, config, declare_batch(b, 2, 8), {});
   for (const Value& value : graph.values) {
     if (value.kind != ValueKind::parameter) continue;
     const bool is_bias = value.name.ends_with(".bias");
@@ -129,7 +129,7 @@ TEST(Llama, InitializersAreHuggingFaces) {
 TEST(Llama, ScopesNameLayerAndPart) {
   Graph graph;
   Builder b(graph);
-  llama_loss(b, with_derived_sizes(config_of(6, 3)), declare_batch(b, 2, 8));
+  model_loss(b, with_derived_sizes(config_of(6, 3)), declare_batch(b, 2, 8), {});
   std::map<std::string, int> layer_of;
   for (const Node& node : graph.nodes) layer_of[node.scope] = node.layer;
   EXPECT_EQ(layer_of.at("layers.1.attention.q_proj"), 1);
