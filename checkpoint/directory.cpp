@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "checkpoint/assets.h"
 #include "checkpoint/posix_file.h"
 #include "data/durable_file.h"
 #include "runtime/error.h"
@@ -82,13 +83,17 @@ std::vector<StepFolder> list_step_folders(const std::string& folder) {
 
 Manifest read_committed(const std::string& checkpoint) {
   Manifest manifest = read_manifest(checkpoint);
-  for (const FileRecord& file : manifest.files) {
-    const std::string path = checkpoint + "/" + file.name;
-    const int64_t size = file_size_bytes(path);
-    if (size == file.size_bytes) continue;
-    throw checkpoint_error(absl::StrFormat("%s: has %d bytes where the manifest says %d", path,
-                                           size, file.size_bytes));
-  }
+  const auto check_sizes = [](const std::string& folder, const std::vector<FileRecord>& files) {
+    for (const FileRecord& file : files) {
+      const std::string path = folder + "/" + file.name;
+      const int64_t size = file_size_bytes(path);
+      if (size == file.size_bytes) continue;
+      throw checkpoint_error(absl::StrFormat("%s: has %d bytes where the manifest says %d", path,
+                                             size, file.size_bytes));
+    }
+  };
+  check_sizes(checkpoint, manifest.files);
+  check_sizes(checkpoint + "/" + kAssetsFolder, manifest.assets);
   return manifest;
 }
 

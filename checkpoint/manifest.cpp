@@ -47,6 +47,12 @@ json encode_file(const FileRecord& file) {
           {"frame_crc32c", crc32c_hex(file.frame_crc32c)}};
 }
 
+json encode_files(const std::vector<FileRecord>& files) {
+  json result = json::array();
+  for (const FileRecord& file : files) result.push_back(encode_file(file));
+  return result;
+}
+
 // 8 digits for each, without anything between.
 std::string encode_checksums(const std::vector<uint32_t>& checksums) {
   std::string text;
@@ -198,8 +204,6 @@ bool is_plain_name(const std::string& text) {
 
 std::string encode(const Manifest& manifest) {
   const CheckpointHeader& header = manifest.header;
-  json files = json::array();
-  for (const FileRecord& file : manifest.files) files.push_back(encode_file(file));
   const json body = {{"format", kManifestFormat},
                      {"run_id", header.run_id},
                      {"step", header.step},
@@ -212,7 +216,8 @@ std::string encode(const Manifest& manifest) {
                      {"scalars", encode_scalars(header.scalars)},
                      {"series", encode_series(header.series)},
                      {"texts", header.texts},
-                     {"files", std::move(files)},
+                     {"files", encode_files(manifest.files)},
+                     {"assets", encode_files(manifest.assets)},
                      {"tensors", encode_tensors(manifest.tensors)}};
   std::string text = body.dump(1);
   text.resize(text.size() - 2);  // the closing "\n}" follows the checksum
@@ -223,7 +228,8 @@ std::string encode(const Manifest& manifest) {
 std::string encode(const RankReport& report) {
   return json{{"error", report.error},
               {"file", encode_file(report.file)},
-              {"tensors", encode_tensors(report.tensors)}}
+              {"tensors", encode_tensors(report.tensors)},
+              {"assets", encode_files(report.assets)}}
       .dump(-1, ' ', false, json::error_handler_t::replace);  // paths may hold any bytes
 }
 
@@ -233,13 +239,21 @@ void validate(const Manifest& manifest, const std::string& origin) {
   require(manifest.header.step >= 0, "step", "negative");
   require(manifest.header.tokens >= 0, "tokens", "negative");
   FileRanges ranges;
+  std::set<std::string> assets;
   int64_t total = 0;
-  for (const FileRecord& file : manifest.files) {
-    require(is_plain_name(file.name), "files", "a name that is not plain");
+  const auto check_size = [&](const FileRecord& file, const char* list) {
+    require(is_plain_name(file.name), list, "a name that is not plain");
     require(file.size_bytes >= 0, "file " + file.name, "negative size_bytes");
     require(!__builtin_add_overflow(total, file.size_bytes, &total), "file " + file.name,
             "impossible size_bytes");
+  };
+  for (const FileRecord& file : manifest.files) {
+    check_size(file, "files");
     require(ranges.try_emplace(file.name).second, "file " + file.name, "listed twice");
+  }
+  for (const FileRecord& file : manifest.assets) {
+    check_size(file, "assets");
+    require(assets.insert(file.name).second, "asset " + file.name, "listed twice");
   }
   std::set<std::string> names;
   for (const TensorRecord& tensor : manifest.tensors) {
@@ -253,6 +267,7 @@ void validate(const Manifest& manifest, const std::string& origin) {
 int64_t total_bytes(const Manifest& manifest) {
   int64_t bytes = 0;
   for (const FileRecord& file : manifest.files) bytes += file.size_bytes;
+  for (const FileRecord& file : manifest.assets) bytes += file.size_bytes;
   return bytes;
 }
 

@@ -74,8 +74,9 @@ struct TensorRecord {
 
 struct Manifest {
   CheckpointHeader header;
-  std::vector<FileRecord> files;      // ordered by rank
-  std::vector<TensorRecord> tensors;  // ordered by name
+  std::vector<FileRecord> files;        // ordered by rank
+  std::vector<TensorRecord> tensors;    // ordered by name
+  std::vector<FileRecord> assets = {};  // in the folder `assets`, see checkpoint/assets.h
 
   bool operator==(const Manifest&) const = default;
 };
@@ -86,6 +87,7 @@ struct RankReport {
   std::string error;
   FileRecord file;
   std::vector<TensorRecord> tensors;  // with one shard each
+  std::vector<FileRecord> assets = {};
 };
 
 std::string encode(const Manifest& manifest);
@@ -105,7 +107,7 @@ void validate(const Manifest& manifest, const std::string& origin);
 // Usable as a file name and as a run id: at most 128 letters, digits, '-', '_', '.', no dot first.
 bool is_plain_name(const std::string& text);
 
-// Bytes of all files.
+// Bytes of all files, assets included.
 int64_t total_bytes(const Manifest& manifest);
 
 }  // namespace caravan

@@ -83,6 +83,10 @@ class Fields {
     }
   }
 
+  bool has(const char* field) const {
+    return object_.at_key(field).error() != simdjson::NO_SUCH_FIELD;
+  }
+
   // An object whose values are all read by `value`, which says whether it could.
   template <typename T, typename Value>
   std::map<std::string, T> map(const char* field, const Value& value) const {
@@ -141,6 +145,14 @@ DType decode_dtype(const Fields& fields) {
 
 FileRecord decode_file(const Fields& fields) {
   return {fields.text("name"), fields.integer("size_bytes"), fields.checksum("frame_crc32c")};
+}
+
+// Checkpoints of earlier versions have none.
+std::vector<FileRecord> decode_assets(const Fields& fields) {
+  std::vector<FileRecord> assets;
+  if (!fields.has("assets")) return assets;
+  fields.each("assets", [&](const Fields& file) { assets.push_back(decode_file(file)); });
+  return assets;
 }
 
 ShardRecord decode_shard(const Fields& fields) {
@@ -209,6 +221,7 @@ Manifest decode_manifest(const std::string& text, const std::string& origin) {
   Manifest manifest{.header = decode_header(fields), .files = {}, .tensors = {}};
   fields.each("files", [&](const Fields& file) { manifest.files.push_back(decode_file(file)); });
   manifest.tensors = decode_tensors(fields);
+  manifest.assets = decode_assets(fields);
   validate(manifest, origin);
   return manifest;
 }
@@ -218,7 +231,8 @@ RankReport decode_rank_report(const std::string& text, const std::string& origin
   const Fields fields(origin, "", parse(parser, text, origin));
   return {.error = fields.text("error"),
           .file = decode_file(Fields(origin, "file", fields.get<dom::element>("file", "there"))),
-          .tensors = decode_tensors(fields)};
+          .tensors = decode_tensors(fields),
+          .assets = decode_assets(fields)};
 }
 
 Manifest read_manifest(const std::string& folder) {

@@ -31,6 +31,9 @@ class CheckpointReader : public WeightSource {
 
   int64_t bytes_read() const override { return bytes_read_; }
   void read(const TensorRequest& request) override;
+  int64_t stored_bytes(const std::string& name) const override {
+    return size_bytes(tensor(name).dtype);
+  }
 
  private:
   struct File {

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 
+#include "checkpoint/assets.h"
 #include "checkpoint/crc32c.h"
 #include "checkpoint/directory.h"
 #include "checkpoint/posix_file.h"
@@ -104,6 +105,10 @@ void Verifier::manifest(const Manifest& manifest) {
   result_.size_bytes += file_size_bytes(folder_ + "/" + kManifestName);
   attempt([&] { check_step(folder_, manifest); });
   for (const FileRecord& record : manifest.files) file(record, contents[record.name]);
+  for (const FileRecord& asset : manifest.assets) {
+    attempt([&] { check_assets({&asset, 1}, folder_); });
+    result_.size_bytes += asset.size_bytes;
+  }
   result_.num_tensors = static_cast<int64_t>(manifest.tensors.size());
 }
 

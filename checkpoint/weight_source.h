@@ -29,6 +29,8 @@ class WeightSource {
   // is undefined and must not be used.
   virtual void read(const TensorRequest& request) = 0;
   virtual int64_t bytes_read() const = 0;  // of tensors, from files, so far
+  // Bytes of an element in the files.
+  virtual int64_t stored_bytes(const std::string& tensor) const = 0;
 };
 
 }  // namespace caravan

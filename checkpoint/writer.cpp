@@ -1,5 +1,6 @@
 #include "checkpoint/writer.h"
 
+#include <algorithm>
 #include <ctime>
 #include <filesystem>
 #include <map>
@@ -42,6 +43,7 @@ Manifest merge(const CheckpointHeader& header, std::span<const std::string> repo
       throw checkpoint_error(absl::StrFormat("rank %d: %s", rank, report.error));
     }
     if (!report.file.name.empty()) manifest.files.push_back(report.file);
+    std::ranges::copy(report.assets, std::back_inserter(manifest.assets));
     for (const TensorRecord& tensor : report.tensors) {
       const auto [place, is_new] = tensors.try_emplace(tensor.name, tensor);
       if (is_new) continue;
@@ -78,15 +80,18 @@ std::string publish(const SaveRequest& request, const std::string& path,
 }  // namespace
 
 std::string checkpoint_path(const SaveRequest& request) {
-  return request.folder + "/" + step_folder_name(request.header.step);
+  return request.folder + "/" +
+         (request.name.empty() ? step_folder_name(request.header.step) : request.name);
 }
 
 std::string write_rank(const SaveRequest& request, int rank, int num_ranks) {
   try {
     const std::string temporary = temporary_path(request);
     make_folders(fs::absolute(temporary));
-    return encode(write_rank_file(temporary, rank_file_name(rank, num_ranks), request.shards,
-                                  request.source));
+    RankReport report =
+        write_rank_file(temporary, rank_file_name(rank, num_ranks), request.shards, request.source);
+    report.assets = copy_assets(request.assets, temporary);
+    return encode(report);
   } catch (const std::exception& error) {
     RankReport failed;
     failed.error = *error.what() == '\0' ? "unknown error" : error.what();

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/assets.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/rank_file.h"
 
@@ -21,12 +22,14 @@ namespace caravan {
 
 struct SaveRequest {
   std::string folder = {};       // ".../checkpoints", made when missing; seen by all ranks
+  std::string name = {};         // of the checkpoint in it; "": that of its step
   CheckpointHeader header = {};  // the same on all ranks; unix_time 0 means now
   // What this rank writes. A replicated tensor is given by one rank only; together the shards of
   // all ranks cover every tensor exactly once.
   std::vector<TensorShard> shards = {};
-  ShardSource source = {};       // of the shards' bytes; none: their own memory
-  int64_t save_total_limit = 0;  // committed checkpoints to keep, 0: all
+  ShardSource source = {};         // of the shards' bytes; none: their own memory
+  std::vector<Asset> assets = {};  // rank 0: what goes into the checkpoint beside the tensors
+  int64_t save_total_limit = 0;    // committed checkpoints to keep, 0: all
   // Part of the temporary's name, a plain name: another one in every process group that may ever
   // write this step of this run, so that none finds what another left.
   std::string attempt = "0";

@@ -9,14 +9,42 @@
 
 #include "launch/config_schema.h"
 #include "launch/layout_rules.h"
+#include "launch/nearest_name.h"
 #include "runtime/error.h"
 #include "runtime/rng.h"
 
 namespace caravan {
 namespace {
 
-Config read_config(YamlNode root, std::span<const std::string> overrides) {
+YamlNode* find(YamlNode& section, std::string_view key) {
+  return const_cast<YamlNode*>(section.find(key));
+}
+
+// Keys that a model with init_from does not give are those of the model that this names.
+void expand_init_from(YamlNode& root, const ModelReader& read_model) {
+  YamlNode* const model = find(root, "model");
+  if (model == nullptr || !read_model || model->kind != YamlNode::Kind::map) return;
+  const YamlNode* const from = model->find("init_from");
+  if (from == nullptr || from->kind != YamlNode::Kind::scalar || model->find("hidden_size")) return;
+  const ModelConfig source = read_model(from->text);
+  const YamlNode* const family = model->find("family");
+  if (family != nullptr && family->text != name(source.family)) {
+    throw config_error(absl::StrFormat("%s: model.family is %s, but %s is a %s; remove the key",
+                                       family->where, printable(family->text), from->text,
+                                       name(source.family)));
+  }
+  const YamlNode keys = write_section(model_keys(), source);
+  for (const YamlEntry& entry : keys.entries) {
+    if (model->find(entry.key) != nullptr) continue;
+    model->entries.push_back(entry);
+    model->entries.back().value.where = from->where;
+  }
+}
+
+Config read_config(YamlNode root, std::span<const std::string> overrides,
+                   const ModelReader& read_model) {
   for (const std::string& assignment : overrides) apply_override(root, assignment);
+  expand_init_from(root, read_model);
   const Keys<Config> keys = config_keys();
   std::vector<std::string> all_paths;
   for (const KeyInfo& info : describe_keys(keys)) all_paths.push_back(info.path);
@@ -74,12 +102,24 @@ void validate_data(const Config& config) {
 }  // namespace
 
 Config parse_config(std::string_view text, const std::string& name,
-                    std::span<const std::string> overrides) {
-  return read_config(parse_yaml(text, name), overrides);
+                    std::span<const std::string> overrides, const ModelReader& read_model) {
+  return read_config(parse_yaml(text, name), overrides, read_model);
 }
 
-Config load_config(const std::string& path, std::span<const std::string> overrides) {
-  return read_config(load_yaml(path), overrides);
+Config load_config(const std::string& path, std::span<const std::string> overrides,
+                   const ModelReader& read_model) {
+  return read_config(load_yaml(path), overrides, read_model);
+}
+
+std::string to_yaml(const ModelConfig& model) {
+  return emit_yaml(write_section(model_keys(), model));
+}
+
+ModelConfig parse_model(std::string_view text, const std::string& name) {
+  ModelConfig model;
+  const std::vector<std::string> no_other_paths;
+  read_section(model_keys(), parse_yaml(text, name), {"", no_other_paths}, model);
+  return with_derived_sizes(model);
 }
 
 LrSchedule lr_schedule(const Config& config) {

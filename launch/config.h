@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -151,13 +152,24 @@ struct Config {
   bool operator==(const Config&) const = default;
 };
 
+// The model that a path names (model.init_from), for keys that a configuration leaves to it.
+using ModelReader = std::function<ModelConfig(const std::string& path)>;
+
 // Reads a file, applies overrides ("train.max_steps=100") and checks every key; sizes of the model
-// that are derived from others are filled in. Throws a config error: file:line:column, what, fix.
-Config load_config(const std::string& path, std::span<const std::string> overrides = {});
+// that are derived from others are filled in. Without `read_model` a model must give its sizes also
+// where it has init_from. Throws a config error: file:line:column, what, fix.
+Config load_config(const std::string& path, std::span<const std::string> overrides = {},
+                   const ModelReader& read_model = {});
 
 // The same from text; `name` begins the places in messages.
 Config parse_config(std::string_view text, const std::string& name,
-                    std::span<const std::string> overrides = {});
+                    std::span<const std::string> overrides = {},
+                    const ModelReader& read_model = {});
+
+// The section `model` alone, for checkpoints that are of no run.
+inline constexpr char kModelText[] = "model";  // of CheckpointHeader::texts
+std::string to_yaml(const ModelConfig& model);
+ModelConfig parse_model(std::string_view text, const std::string& name);
 
 // What needs more than one key, and the number of processes. Throws a config error.
 void validate(const Config& config, int world_size);

@@ -107,14 +107,20 @@ Keys<ModelConfig> plain_model_keys() {
   };
 }
 
+}  // namespace
+
 // In the order in which they are read: family and num_local_experts decide what comes after them.
 Keys<ModelConfig> model_keys() {
   Keys<ModelConfig> keys = plain_model_keys();
   for (auto&& more : {expert_keys(), llama4_keys()})
     keys.insert(keys.end(), more.begin(), more.end());
-  keys.push_back(unsupported<ModelConfig>("init_from", "starting from other weights"));
+  keys.push_back(optional_key("init_from", &ModelConfig::init_from, text(),
+                              "a Hugging Face folder, checkpoint or run: training starts from its "
+                              "weights, and keys that are left out are its"));
   return keys;
 }
+
+namespace {
 
 Keys<RopeScaling> rope_scaling_keys() {
   using C = RopeScaling;

@@ -7,5 +7,6 @@
 namespace caravan {
 
 Keys<Config> config_keys();
+Keys<ModelConfig> model_keys();  // of its section `model`
 
 }  // namespace caravan

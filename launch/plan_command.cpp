@@ -1,3 +1,4 @@
+#include "launch/model_source.h"
 #include "launch/plan_command.h"
 
 #include <CLI/CLI.hpp>
@@ -360,7 +361,7 @@ void print_plan(const PlanRequest& request, std::ostream& out) {
   expect_known("program", program, {kPrograms.begin(), kPrograms.end()});
   GraphObserver observer;
   if (!request.dump_pass.empty()) observer = graph_dumper(program, request.dump_pass, out);
-  const Config config = with_vocabulary(load_config(request.config_path, request.overrides));
+  const Config config = with_vocabulary(load_config(request.config_path, request.overrides, read_model));
   const PlanView view = make_view(config, ranks_of(request, config), observer);
   const Program& chosen = chosen_program(view.run, program);
   if (!request.dump_pass.empty()) return;

@@ -53,6 +53,10 @@ std::string metrics_path(const Config& config) {
   return (fs::path(config.output_dir) / "metrics.jsonl").string();
 }
 
+std::vector<Asset> run_assets(const Config& config) {
+  return list_assets(config.output_dir + "/" + kAssetsFolder, AssetKind::model);
+}
+
 RunFolder::RunFolder(const Config& config) : config_(config) {
   std::error_code error;
   fs::create_directories(checkpoints_folder(config_), error);
@@ -125,6 +129,19 @@ void RunFolder::save_config() const {
   std::error_code error;
   fs::rename(temporary, path, error);
   if (error) fail_to_write(error.message());
+}
+
+// Copied beside and renamed, so that there are all of them or none.
+void RunFolder::save_assets(const std::vector<Asset>& assets) const {
+  const fs::path folder = fs::path(config_.output_dir) / kAssetsFolder;
+  if (assets.empty() || fs::exists(folder)) return;
+  const fs::path temporary = fs::path(config_.output_dir) / ".assets.partial";
+  std::error_code error;
+  fs::remove_all(temporary, error);
+  copy_assets(assets, temporary.string());
+  fs::rename(temporary / kAssetsFolder, folder, error);
+  if (error) fail_to_write(error.message());
+  fs::remove_all(temporary, error);
 }
 
 }  // namespace caravan

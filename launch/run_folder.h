@@ -1,5 +1,5 @@
-// The folder of a run, <output_dir>: config.yaml (effective), metrics.jsonl, checkpoints/, lock,
-// error.json (launch/failure.h).
+// The folder of a run, <output_dir>: config.yaml (effective), metrics.jsonl, checkpoints/, assets/
+// (checkpoint/assets.h), lock, error.json (launch/failure.h).
 // Made and held by rank 0 alone; the paths are for everybody.
 #pragma once
 
@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/assets.h"
 #include "launch/config.h"
 #include "launch/run_lock.h"
 
@@ -14,6 +15,8 @@ namespace caravan {
 
 std::string checkpoints_folder(const Config& config);
 std::string metrics_path(const Config& config);
+// What goes into each checkpoint; once save_assets() has been called.
+std::vector<Asset> run_assets(const Config& config);
 
 // What training may go on from.
 struct ResumeChoice {
@@ -37,6 +40,8 @@ class RunFolder {
 
   // Once nothing can fail any more: the configuration in effect, as config.yaml.
   void save_config() const;
+  // The files that go with the model, as folder `assets`; those that are there already stay.
+  void save_assets(const std::vector<Asset>& assets) const;
 
  private:
   [[noreturn]] void fail_to_write(const std::string& reason) const;

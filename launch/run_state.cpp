@@ -233,12 +233,12 @@ void load_weights(const RunPlan& run, const Mesh& mesh, Backend& backend, const 
   }
 }
 
-int64_t weight_bytes(const RunPlan& run, const Mesh& mesh) {
+int64_t share_bytes(const RunPlan& run, const Mesh& mesh, const WeightSource& weights) {
   int64_t bytes = 0;
   for (const Value* value : saved_values(run)) {
     if (value->kind != ValueKind::parameter) continue;
     const Box box = local_box(value->global_shape, value->placement, mesh);
-    bytes += num_elements(box.extent) * size_bytes(value->dtype);
+    bytes += num_elements(box.extent) * weights.stored_bytes(value->name);
   }
   return bytes;
 }

@@ -45,8 +45,8 @@ void load_persistent(const RunPlan& run, const Mesh& mesh, Backend& backend, con
 void load_weights(const RunPlan& run, const Mesh& mesh, Backend& backend, const Arena& arena,
                   WeightSource& weights, Progress& progress);
 
-// Bytes of the weights that this rank holds.
-int64_t weight_bytes(const RunPlan& run, const Mesh& mesh);
+// Bytes of the weights that this rank holds, as they are stored in a source.
+int64_t share_bytes(const RunPlan& run, const Mesh& mesh, const WeightSource& weights);
 
 int64_t num_parameters(const RunPlan& run);  // elements of all weights, over all ranks
 

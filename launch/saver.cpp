@@ -89,6 +89,7 @@ SaveRequest Saver::request_for(const TrainingState& state) const {
   request.header.texts["config"] = to_yaml(config_);
   request.header.texts[kDataIdentity] = data_identity_;
   request.shards = shards_to_save(session_.plan(), mesh, session_.arena());
+  if (session_.is_first_rank()) request.assets = run_assets(config_);
   request.save_total_limit = config_.checkpoint.save_total_limit;
   request.attempt = attempt_;
   return request;

@@ -181,9 +181,4 @@ void refuse_here(const YamlNode& node, const ReadPlace& place, const std::string
   throw config_error(absl::StrFormat("%s: %s is given, but %s", node.where, place.path, fix));
 }
 
-void refuse_unsupported(const YamlNode& node, const ReadPlace& place, const std::string& feature) {
-  throw config_error(absl::StrFormat("%s: %s: %s is not supported in this version; remove the key",
-                                     node.where, place.path, feature));
-}
-
 }  // namespace caravan

@@ -122,10 +122,6 @@ Key<Section> section_list(std::string name, std::vector<Inner> Section::*member,
 template <typename Section>
 Key<Section> constant_key(std::string name, std::string word, std::string help);
 
-// A key of the design that this version refuses by name.
-template <typename Section>
-Key<Section> unsupported(std::string name, std::string feature);
-
 template <typename Section>
 void read_section(const Keys<Section>& keys, const YamlNode& node, const ReadPlace& place,
                   Section& section);

@@ -14,8 +14,6 @@ namespace caravan {
 [[noreturn]] void refuse_missing(const YamlNode& section, const ReadPlace& place,
                                  const std::string& name, const std::string& words);
 [[noreturn]] void refuse_here(const YamlNode& node, const ReadPlace& place, const std::string& fix);
-[[noreturn]] void refuse_unsupported(const YamlNode& node, const ReadPlace& place,
-                                     const std::string& feature);
 
 template <typename Value>
 Format<Value> choice(const std::vector<std::pair<std::string, Value>>& words) {
@@ -227,17 +225,6 @@ Key<Section> constant_key(std::string name, std::string word, std::string help) 
                 }
               },
           .write = [word](const Section&) -> std::optional<YamlNode> { return yaml_scalar(word); },
-          .describe = {}};
-}
-
-template <typename Section>
-Key<Section> unsupported(std::string name, std::string feature) {
-  return {.name = std::move(name),
-          .help = feature + ", not in this version",
-          .words = "not supported",
-          .read = [feature](Section&, const YamlNode& node,
-                            const ReadPlace& place) { refuse_unsupported(node, place, feature); },
-          .write = [](const Section&) -> std::optional<YamlNode> { return {}; },
           .describe = {}};
 }
 

@@ -1,5 +1,7 @@
 #include "launch/supervise_command.h"
 
+#include "launch/model_source.h"
+
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
@@ -218,7 +220,7 @@ std::optional<Config> training_config(std::span<const std::string> command, std:
   }
   try {
     if (plain.empty()) throw config_error("no CONFIG follows `train`");
-    return load_config(plain.front(), std::span(plain).subspan(1));
+    return load_config(plain.front(), std::span(plain).subspan(1), read_model);
   } catch (const Error& error) {  // the command will say so too, and end
     reason = error.what();
     return std::nullopt;

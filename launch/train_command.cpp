@@ -17,6 +17,7 @@
 #include "launch/fail_run.h"
 #include "launch/fault.h"
 #include "launch/judge.h"
+#include "launch/model_source.h"
 #include "launch/plan_command.h"
 #include "launch/signals.h"
 #include "launch/start_limit.h"
@@ -75,7 +76,7 @@ void train(const TrainRequest& request) {
   Config config;
   std::exception_ptr unreadable;  // an error that ranks tell together, when they know each other
   try {
-    config = load_config(request.config_path, request.overrides);
+    config = load_config(request.config_path, request.overrides, read_model);
   } catch (const Error&) {
     unreadable = std::current_exception();
   }

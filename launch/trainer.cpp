@@ -9,6 +9,7 @@
 #include "launch/device.h"
 #include "launch/process_memory.h"
 #include "launch/run_state.h"
+#include "launch/start_weights.h"
 #include "optim/lr_schedule.h"
 #include "runtime/error.h"
 #include "runtime/rng.h"
@@ -133,15 +134,14 @@ void Trainer::begin() {
     state_ = std::move(resumed->state);
     saver_->set_last_checkpoint(resumed->path);
   } else {
-    initialize_parameters(session_->plan(), session_->mesh(), session_->backend(),
-                          session_->arena(), static_cast<uint64_t>(config_.train.seed),
-                          session_->num_threads(), session_->progress());
+    load_start_weights(*session_, console_.get());
   }
   if (folder_) saver_->check_space(state_.step);
   data_->start(state_.step);
   session_->world().barrier();  // nothing failed anywhere: now the folder may change
   if (!folder_) return;
   folder_->save_config();
+  folder_->save_assets(start_assets(config_, resumed ? resumed->path : ""));
   open_metrics(resumed.has_value());
 }
 

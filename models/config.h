@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -19,6 +20,7 @@ std::string_view name(ModelFamily family);
 enum class LayerType : uint8_t { full_attention, chunked_attention };
 
 struct ModelConfig {
+  std::string init_from;  // whose weights training starts from, a path; "": from random ones
   ModelFamily family = ModelFamily::llama;
   int64_t vocab_size = 0;  // 0: not given, the vocabulary of the data
   int64_t hidden_size = 0;
