@@ -9,26 +9,29 @@
 #include <string>
 #include <vector>
 
-#include "checkpoint/reader.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/weight_source.h"
 #include "models/hf_config.h"
 #include "models/hf_tensors.h"
 
 namespace caravan {
 
-class HfWeights {
+class HfWeights : public WeightSource {
  public:
   // `config` is that of the folder's config.json.
   HfWeights(const std::string& folder, const HfConfig& config);
 
-  const std::string& path() const { return folder_.path(); }
+  const std::string& path() const override { return folder_.path(); }
   bool has_parameter(const std::string& name) const { return places_.count(name) > 0; }
   // How the tensor that holds a parameter is stored.
   SafetensorsDType stored_dtype(const std::string& parameter) const;
+  int64_t stored_bytes(const std::string& parameter) const override {
+    return size_bytes(stored_dtype(parameter));
+  }
 
   // Fills request.data with a box of a parameter, in f32 (request.dtype must be).
-  void read(const TensorRequest& request);
-  int64_t bytes_read() const { return folder_.bytes_read(); }
+  void read(const TensorRequest& request) override;
+  int64_t bytes_read() const override { return folder_.bytes_read(); }
 
   // What was left out of the folder and why; a line each.
   const std::vector<std::string>& notes() const { return notes_; }

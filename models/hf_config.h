@@ -42,6 +42,10 @@ ModelConfig canonical(const ModelConfig& model);
 HfConfig read_hf_config(std::string_view json, const std::string& origin,
                         std::span<const std::string> ignored_keys = {});
 
+// Only the ids of tokens and the dtype, of a config.json that has been read before; the model is
+// left empty.
+HfConfig read_hf_ids(std::string_view json, const std::string& origin);
+
 // The text of a config.json with the keys of transformers 4, which version 5 reads too, all of them
 // explicit, for the class without a vision part. `dtype` is that of the weights beside it (f32 or
 // bf16). read_hf_config gives the same config back, but for prefix and torch_dtype. A config error
