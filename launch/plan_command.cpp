@@ -1,5 +1,5 @@
-#include "launch/model_source.h"
 #include "launch/plan_command.h"
+#include "launch/model_source.h"
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -361,7 +361,8 @@ void print_plan(const PlanRequest& request, std::ostream& out) {
   expect_known("program", program, {kPrograms.begin(), kPrograms.end()});
   GraphObserver observer;
   if (!request.dump_pass.empty()) observer = graph_dumper(program, request.dump_pass, out);
-  const Config config = with_vocabulary(load_config(request.config_path, request.overrides, read_model));
+  const Config config =
+      with_vocabulary(load_config(request.config_path, request.overrides, read_model));
   const PlanView view = make_view(config, ranks_of(request, config), observer);
   const Program& chosen = chosen_program(view.run, program);
   if (!request.dump_pass.empty()) return;

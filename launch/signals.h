@@ -6,8 +6,9 @@
 // TERM ends the process with 143, as ever, but by the thread that waits for it: when a rank has
 // died, mpirun sends it to the others, and a watchdog may still want to say who it was.
 //
-// There is no signal handler: a library's generated code may keep live data below the stack pointer,
-// which a handler's frame would overwrite. The signals are blocked and a thread waits for them.
+// There is no signal handler: a library's generated code may keep live data below the stack
+// pointer, which a handler's frame would overwrite. The signals are blocked and a thread waits for
+// them.
 #pragma once
 
 #include <atomic>

@@ -156,10 +156,49 @@ TEST(Config, AsksForMissingKeys) {
             "sections");
 }
 
-TEST(Config, RefusesWhatComesLaterByName) {
-  EXPECT_EQ(message_of({"model.init_from=x"}),
-            "command line: model.init_from: starting from other weights is not supported in this "
-            "version; remove the key");
+constexpr char kFrom[] = R"(output_dir: runs/small
+model: {init_from: somewhere, rope_theta: 5e5}
+data: {train: data/docs, sequence_len: 32}
+train: {max_steps: 10, micro_batch_size: 2, global_batch_size: 8}
+optimizer: {learning_rate: 1e-3}
+)";
+
+// A model of another place: what a configuration does not say is taken from there.
+ModelConfig model_elsewhere(const std::string& path) {
+  if (path != "somewhere") throw checkpoint_error(path + ": no such folder");
+  ModelConfig model = default_config(ModelFamily::llama4_text);
+  model.vocab_size = 300, model.hidden_size = 32, model.intermediate_size = 48;
+  model.num_hidden_layers = 3, model.num_attention_heads = 4, model.num_key_value_heads = 2;
+  model.moe_layers = {1}, model.intermediate_size_mlp = 64;
+  return with_derived_sizes(model);
+}
+
+TEST(Config, TakesKeysOfTheModelThatItStartsFrom) {
+  const Config config = parse_config(kFrom, "c.yaml", {}, model_elsewhere);
+  ModelConfig expected = model_elsewhere("somewhere");
+  expected.init_from = "somewhere";
+  expected.rope_theta = 5e5;
+  EXPECT_EQ(config.model, expected);
+  EXPECT_TRUE(config.moe);
+  // The effective configuration needs the other place no more.
+  EXPECT_EQ(parse_config(to_yaml(config), "again"), config);
+}
+
+TEST(Config, RefusesAnotherFamilyThanThatOfTheModelThatItStartsFrom) {
+  const std::vector<std::string> overrides = {"model.family=llama"};
+  EXPECT_EQ(config_message([&] { parse_config(kFrom, "c.yaml", overrides, model_elsewhere); }),
+            "command line: model.family is llama, but somewhere is a llama4_text; remove the key");
+}
+
+TEST(Config, WithoutAReaderAModelGivesItsSizesItself) {
+  EXPECT_EQ(config_message([] { parse_config(kFrom, "c.yaml"); }),
+            "c.yaml:2:8: missing key 'hidden_size' in model; add 'hidden_size: ...', an integer "
+            "from 1 to 1048576");
+}
+
+TEST(Config, WritesAModelAlone) {
+  const ModelConfig model = model_elsewhere("somewhere");
+  EXPECT_EQ(parse_model(to_yaml(model), "model"), model);
 }
 
 // Families have their own keys and defaults; what another one has is refused where it stands.
