@@ -14,7 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/durable_file.h"
-#include "data/token_file.h"
+#include "data/hdf5_token_file.h"
 #include "data/tokenizer.h"
 #include "data/utf8.h"
 #include "runtime/error.h"

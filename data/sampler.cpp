@@ -24,9 +24,10 @@ void check_source(const SampleSource& source, const SampleSource& first, int64_t
   }
   if (!(file.vocabulary() == first.file->vocabulary())) {
     throw data_error(absl::StrFormat(
-        "%s and %s: made with different tokenizers (%s, %s): build both with the same --tokenizer",
-        file.path(), first.file->path(), file.vocabulary().tokenizer_hash,
-        first.file->vocabulary().tokenizer_hash));
+        "%s and %s: made with different tokenizers (%s, %s): build both with the same --tokenizer; "
+        "of .bin files give data.tokenizer",
+        file.path(), first.file->path(), describe(file.vocabulary()),
+        describe(first.file->vocabulary())));
   }
 }
 

@@ -1,22 +1,19 @@
-// Token files: the tokens of many documents, end to end, in an HDF5 file. TokenFileWriter makes
-// one, TokenFile reads it. Neither knows of text, sequences or batches.
+// Token files: the tokens of many documents, end to end, read at any place. TokenFile is what
+// training sees of one, whoever made it; open_token_file() picks the class by what the file is:
+//   hdf5_token_file.h       .h5, made by `caravan data build`; says all that there is to say
+//   bin_token_file.h        .bin of nanoGPT, llm.c and modded-nanogpt
+//   megatron_token_file.h   .bin and .idx of Megatron-LM
+// Nothing here knows of text, sequences or batches.
 //
-// Every document is stored as [bos] tokens eos: bos where the vocabulary has one, eos always and
-// nowhere else, so that it marks the borders. Layout (all datasets contiguous):
-//   tokens            (num_tokens)         u16, or u32 when vocab_size > 65536
-//   document_offsets  (num_documents + 1)  i64, first 0, last num_tokens, strictly rising
-//   attributes of the file: format_version, vocab_size, bos_id (-1: none), eos_id, num_documents,
-//   token_dtype ("u16"), tokenizer_hash (Tokenizer::hash)
-//
-// Errors: data_error, one line, with the name of the file.
+// Errors: data_error, one line, with the name of the file; config_error where a configuration must
+// say more of a file, or says something else than the file does.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
-
-#include "data/hdf5_file.h"
 
 namespace caravan {
 
@@ -28,70 +25,63 @@ struct TokenVocabulary {
 
   bool operator==(const TokenVocabulary&) const = default;
 };
+// "tokenizer 0123456789abcdef"; where none is known, "vocabulary of 50257 with eos 50256".
+std::string describe(const TokenVocabulary& vocabulary);
 
-// Writes beside `path` and renames at close(), so that a half-written file never has the name.
-// Memory does not grow with the number of documents: tokens go to two plain files first, because
-// a contiguous dataset must know its size. Needs twice the space on disk until close().
-// One thread; HDF5 is used by close() only.
-class TokenFileWriter {
- public:
-  TokenFileWriter(const std::string& path, const TokenVocabulary& vocabulary);
-  ~TokenFileWriter();  // without close(): removes what was written
-  TokenFileWriter(const TokenFileWriter&) = delete;
-  TokenFileWriter& operator=(const TokenFileWriter&) = delete;
-
-  // One document, without bos and eos; every id in [0, vocab_size) and none of them eos.
-  void append(std::span<const int32_t> tokens);
-  void close();  // durable when it returns
-
-  int64_t num_tokens() const { return num_tokens_; }  // with bos and eos
-  int64_t num_documents() const { return num_documents_; }
-
- private:
-  class Staging;
-  void put(int32_t token);
-
-  std::string path_;
-  TokenVocabulary vocabulary_;
-  Hdf5Type type_;
-  std::unique_ptr<Staging> tokens_;
-  std::unique_ptr<Staging> offsets_;
-  int64_t num_tokens_ = 0;
-  int64_t num_documents_ = 0;
+// What a configuration says of the vocabulary, for files that do not say it themselves. Absent
+// things are not said.
+struct GivenVocabulary {
+  std::optional<int64_t> size = {};
+  std::optional<int64_t> bos_id = {};
+  std::optional<int64_t> eos_id = {};  // stands between documents
+  std::optional<std::string> tokenizer_hash = {};
 };
 
-// An open token file. It holds a descriptor and a few numbers; tokens are read with pread, not
+// An open token file. It holds descriptors and a few numbers; tokens are read with pread, not
 // mapped: what is resident stays known, and a file that is cut off later is an error, no signal.
-// Const members may be called from any number of threads and do not touch the HDF5 library; the
-// constructor does (one thread in the process at a time: hdf5_file.h).
+// Const members may be called from any number of threads.
 class TokenFile {
  public:
-  explicit TokenFile(const std::string& path);  // checks all but the tokens
+  virtual ~TokenFile() = default;
 
-  const std::string& path() const { return reader_.path(); }
-  const TokenVocabulary& vocabulary() const { return vocabulary_; }
-  int64_t num_tokens() const { return num_tokens_; }
-  int64_t num_documents() const { return num_documents_; }
+  virtual const std::string& path() const = 0;
+  virtual const TokenVocabulary& vocabulary() const = 0;
+  virtual int64_t num_tokens() const = 0;
+  // Absent: the file does not say; only its eos tokens do.
+  virtual std::optional<int64_t> num_documents() const = 0;
 
   // Tokens [first, first + tokens.size()), each checked to be in the vocabulary. No allocation.
-  void read(int64_t first, std::span<int32_t> tokens) const;
+  virtual void read(int64_t first, std::span<int32_t> tokens) const = 0;
 
-  // Where a document begins; document num_documents() begins at num_tokens().
-  int64_t document_begin(int64_t document) const;
-
- private:
-  void check_sizes();
-  void check_offsets() const;
-
-  Hdf5Reader reader_;
-  TokenVocabulary vocabulary_;
-  Hdf5Type type_ = Hdf5Type::u16;
-  int64_t num_tokens_ = 0;
-  int64_t num_documents_ = 0;
+  // Where a document begins; document num_documents() begins at num_tokens(). Only where the file
+  // says how many there are.
+  virtual int64_t document_begin(int64_t document) const = 0;
 };
 
-// The file that a configuration means by `path`: itself, or in a folder made by `caravan data
-// build` its <split>.h5. A missing one is a data_error that says how to make it.
+// Opens and checks the file that a configuration means by `path` (see token_file_path). HDF5 is
+// known by its signature, llm.c by its magic number, Megatron by the .idx beside the .bin; a .bin
+// with neither is nanoGPT's if the vocabulary is given. Anything else is refused. May touch the
+// HDF5 library: one thread in the process at a time (hdf5_file.h).
+std::unique_ptr<TokenFile> open_token_file(const std::string& path, const std::string& split,
+                                           const GivenVocabulary& given);
+
+// The file that a configuration means by `path`: itself; in a folder made by `caravan data build`
+// its <split>.h5; of "NAME" where there are NAME.bin and NAME.idx, or of NAME.idx, NAME.bin. A
+// missing one is a data_error that says how to make it.
 std::string token_file_path(const std::string& path, const std::string& split);
+
+// The same; nothing when there is no such file.
+std::optional<std::string> find_token_file(const std::string& path, const std::string& split);
+
+// The .idx that belongs to a .bin: NAME.idx of NAME.bin. Empty for other names.
+std::string index_path(const std::string& bin_path);
+
+// The vocabulary of a file that does not say it: what is given, else that of `usual`. A
+// config_error that names file and keys when size or eos are in neither, or ids are not in it.
+TokenVocabulary complete_vocabulary(const std::string& path, const GivenVocabulary& given,
+                                    const TokenVocabulary& usual = {});
+
+// A config_error when something is given that is not what the file says of itself.
+void check_given(const TokenFile& file, const GivenVocabulary& given);
 
 }  // namespace caravan

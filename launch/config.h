@@ -29,6 +29,11 @@ struct DataConfig {
   std::string validation;  // empty: no evaluation
   int64_t sequence_len = 0;
   bool attend_across_documents = false;
+  // Of token files that do not say it themselves (.bin, .idx); absent and empty: not given.
+  std::string tokenizer;  // a file or a folder
+  int64_t vocab_size = 0;
+  std::optional<int64_t> eos_token_id;
+  std::optional<int64_t> bos_token_id;
 
   bool operator==(const DataConfig&) const = default;
 };

@@ -139,7 +139,9 @@ Keys<RopeScaling> rope_scaling_keys() {
 Keys<DataSource> source_keys() {
   using C = DataSource;
   return {
-      required(key("path", &C::path, text(), "what `caravan data build` wrote")),
+      required(key("path", &C::path, text(),
+                   "what `caravan data build` wrote; or a .bin of nanoGPT or llm.c, or a .bin with "
+                   "its .idx of Megatron-LM")),
       key("weight", &C::weight, positive_real(), "share of the samples, relative to the others"),
   };
 }
@@ -153,6 +155,14 @@ Keys<DataConfig> data_keys() {
       required(key("sequence_len", &C::sequence_len, integer(2, 1 << 24), "tokens of a sequence")),
       key("attend_across_documents", &C::attend_across_documents, boolean(),
           "tokens see earlier documents of their sequence"),
+      optional_key("tokenizer", &C::tokenizer, text(),
+                   "of .bin files: a tokenizer, to take the next three from"),
+      optional_key("vocab_size", &C::vocab_size, integer(1, 1 << 24),
+                   "of .bin files: tokens of the vocabulary"),
+      optional_key("eos_token_id", &C::eos_token_id, integer(0, 1 << 24),
+                   "of .bin files: the token between documents"),
+      optional_key("bos_token_id", &C::bos_token_id, integer(0, 1 << 24),
+                   "of .bin files: the token that documents begin with, if any"),
   };
 }
 

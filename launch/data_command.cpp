@@ -10,6 +10,7 @@
 #include <iostream>
 #include <limits>
 #include <memory>
+#include <optional>
 
 #include "absl/strings/str_format.h"
 #include "data/build.h"
@@ -17,6 +18,7 @@
 #include "data/token_file.h"
 #include "data/tokenizer.h"
 #include "launch/clock.h"
+#include "launch/data_feed.h"
 #include "launch/log.h"
 #include "runtime/error.h"
 #include "runtime/types.h"
@@ -217,10 +219,11 @@ class SamplePrinter {
   bool is_trained_ = true;
 };
 
-void print_sample(const Batch& batch, const Tokenizer& tokenizer, std::ostream& out) {
+void print_sample(const Batch& batch, const Tokenizer& tokenizer, int32_t eos_id,
+                  std::ostream& out) {
   SamplePrinter printer(tokenizer, out);
   for (size_t i = 0; i < batch.ids.size(); ++i) {
-    const bool follows_eos = i > 0 && batch.ids[i - 1] == tokenizer.eos_id();
+    const bool follows_eos = i > 0 && batch.ids[i - 1] == eos_id;
     if (follows_eos) printer.border();
     printer.token(batch.ids[i], i > 0 && batch.targets[i - 1] != kIgnore);
   }
@@ -246,6 +249,14 @@ void print_header(const Sampler& sampler, const TokenFile& file, int64_t sample,
       batch.num_targets(), batch.sequence_len);
 }
 
+// Of a file that does not say its vocabulary (.bin), the options do.
+std::unique_ptr<TokenFile> open_to_show(const ShowOptions& options) {
+  DataConfig data;
+  if (!token_file_path(options.path, "train").ends_with(".h5")) data.tokenizer = options.tokenizer;
+  data.eos_token_id = options.eos_token_id;
+  return open_token_file(options.path, "train", given_vocabulary(data));
+}
+
 void add_data_show(CLI::App& data) {
   CLI::App* command = data.add_subcommand("show", "samples as text, what is trained on marked");
   const auto options = std::make_shared<ShowOptions>();
@@ -263,7 +274,12 @@ void add_data_show(CLI::App& data) {
   command->add_option("--seed", options->seed, "train.seed of the run")
       ->capture_default_str()
       ->check(kSeeds);
-  command->add_option("--tokenizer", options->tokenizer, "the .model file, if it is elsewhere");
+  command->add_option("--tokenizer", options->tokenizer,
+                      "the .model file, if it is elsewhere or of a .bin");
+  command
+      ->add_option("--eos-token-id", options->eos_token_id,
+                   "of .bin files: the token between documents, if not the tokenizer's eos")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 24));
   command->add_flag("--attend-across-documents", options->attend_across_documents,
                     "as data.attend_across_documents");
   command->callback([options] { show_samples(*options, std::cout); });
@@ -272,26 +288,28 @@ void add_data_show(CLI::App& data) {
 }  // namespace
 
 void show_samples(const ShowOptions& options, std::ostream& out) {
-  const TokenFile file(token_file_path(options.path, "train"));
+  const std::unique_ptr<TokenFile> opened = open_to_show(options);
+  const TokenFile& file = *opened;
   const Tokenizer tokenizer(tokenizer_path(options, file.path()));
   check_tokenizer(tokenizer, file);
   const Sampler sampler({{&file, 1.0}},
                         {.sequence_len = options.sequence_len,
                          .seed = options.seed,
                          .attend_across_documents = options.attend_across_documents});
+  const std::optional<int64_t> documents = file.num_documents();
   out << absl::StrFormat(
-      "%s: %s documents, %s tokens, vocabulary of %s\n"
+      "%s: %s%s tokens, vocabulary of %s\n"
       "[[ ]]: not trained on (the first token has none before it that could "
       "predict it)\n\n",
-      file.path(), format_count(file.num_documents()), format_count(file.num_tokens()),
-      format_count(file.vocabulary().size));
+      file.path(), documents ? format_count(*documents) + " documents, " : "",
+      format_count(file.num_tokens()), format_count(file.vocabulary().size));
   Batch batch;
   batch.resize(1, options.sequence_len);
   for (int64_t i = 0; i < options.num_samples; ++i) {
     const int64_t sample = options.first_sample + i;
     sampler.fill({sample, 1}, batch);
     print_header(sampler, file, sample, batch, out);
-    print_sample(batch, tokenizer, out);
+    print_sample(batch, tokenizer, file.vocabulary().eos_id, out);
   }
 }
 

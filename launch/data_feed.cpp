@@ -1,10 +1,12 @@
 #include "launch/data_feed.h"
 
 #include <algorithm>
+#include <filesystem>
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "checkpoint/crc32c.h"
+#include "data/tokenizer.h"
 #include "models/model.h"
 #include "runtime/error.h"
 
@@ -44,16 +46,33 @@ BatchLayout batch_layout(const Config& config, const Mesh& mesh) {
           .rank = static_cast<int>(box.offset[0])};
 }
 
+GivenVocabulary given_vocabulary(const DataConfig& data) {
+  GivenVocabulary given;
+  if (!data.tokenizer.empty()) {
+    const std::filesystem::path path = data.tokenizer;
+    const bool is_folder = std::filesystem::is_directory(path);
+    const Tokenizer tokenizer(is_folder ? (path / "tokenizer.model").string() : data.tokenizer);
+    given = {.size = tokenizer.vocab_size(),
+             .bos_id = tokenizer.bos_id(),
+             .eos_id = tokenizer.eos_id(),
+             .tokenizer_hash = tokenizer.hash()};
+  }
+  if (data.vocab_size > 0) given.size = data.vocab_size;
+  if (data.eos_token_id) given.eos_id = data.eos_token_id;
+  if (data.bos_token_id) given.bos_id = data.bos_token_id;
+  return given;
+}
+
 Config with_data_vocabulary(Config config) {
-  const TokenFile file(token_file_path(config.data.train.front().path, "train"));
-  const int64_t of_data = file.vocabulary().size;
+  const std::unique_ptr<TokenFile> file =
+      open_token_file(config.data.train.front().path, "train", given_vocabulary(config.data));
+  const int64_t of_data = file->vocabulary().size;
   if (config.model.vocab_size == 0) config.model.vocab_size = of_data;
   if (config.model.vocab_size < of_data) {
     throw config_error(
         absl::StrFormat("model.vocab_size %d is less than the %d tokens of %s; leave it out, or "
-                        "build the data with "
-                        "--vocab-size %d",
-                        config.model.vocab_size, of_data, file.path(), config.model.vocab_size));
+                        "give data with a vocabulary of at most %d",
+                        config.model.vocab_size, of_data, file->path(), config.model.vocab_size));
   }
   return config;
 }
@@ -68,14 +87,14 @@ DataFeed::DataFeed(const Config& config, const Mesh& mesh)
     : layout_(batch_layout(config, mesh)),
       options_(sampler_options(config)),
       eval_batches_(config.train.eval_batches) {
+  const GivenVocabulary given = given_vocabulary(config.data);
   std::vector<SampleSource> sources;
   for (const DataSource& source : config.data.train) {
-    files_.push_back(std::make_unique<TokenFile>(token_file_path(source.path, "train")));
+    files_.push_back(open_token_file(source.path, "train", given));
     sources.push_back({files_.back().get(), source.weight});
   }
   if (!config.data.validation.empty()) {
-    validation_ =
-        std::make_unique<TokenFile>(token_file_path(config.data.validation, "validation"));
+    validation_ = open_token_file(config.data.validation, "validation", given);
   }
   sampler_ = std::make_unique<Sampler>(std::move(sources), options_);
 }
@@ -83,9 +102,11 @@ DataFeed::DataFeed(const Config& config, const Mesh& mesh)
 std::string DataFeed::identity() const {
   std::vector<std::string> files;
   for (const auto& file : files_) {
-    files.push_back(absl::StrFormat("%d tokens in %d documents, tokenizer %s, checksum %s",
-                                    file->num_tokens(), file->num_documents(),
-                                    file->vocabulary().tokenizer_hash, crc32c_hex(probe(*file))));
+    const auto documents = file->num_documents();
+    files.push_back(
+        absl::StrFormat("%d tokens%s, %s, checksum %s", file->num_tokens(),
+                        documents ? absl::StrFormat(" in %d documents", *documents) : "",
+                        describe(file->vocabulary()), crc32c_hex(probe(*file))));
   }
   return absl::StrJoin(files, "; ");
 }

@@ -15,6 +15,10 @@
 
 namespace caravan {
 
+// What the section `data` says of token files that do not say their vocabulary: its keys, which
+// win, and its tokenizer. A data_error when there is no such tokenizer.
+GivenVocabulary given_vocabulary(const DataConfig& data);
+
 // `config` with the vocabulary of its training data, or that of the model when it gives one: a
 // config error when the data has more tokens than the model.
 Config with_data_vocabulary(Config config);

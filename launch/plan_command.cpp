@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <memory>
@@ -325,14 +324,6 @@ void check_view(const PlanView& view, std::ostream& out) {
   if (!problem.empty()) out << "\ndoes not fit on this machine: " << problem << "\n";
 }
 
-bool has_token_file(const std::string& source) {
-  namespace fs = std::filesystem;
-  std::error_code ignored;
-  return fs::exists(
-      fs::is_directory(source, ignored) ? fs::path(source) / "train.h5" : fs::path(source),
-      ignored);
-}
-
 }  // namespace
 
 GraphObserver graph_dumper(const std::string& program, const std::string& pass, std::ostream& out) {
@@ -348,7 +339,7 @@ GraphObserver graph_dumper(const std::string& program, const std::string& pass, 
 
 Config with_vocabulary(Config config) {
   const std::string& source = config.data.train.at(0).path;
-  if (has_token_file(source)) return with_data_vocabulary(std::move(config));
+  if (find_token_file(source, "train")) return with_data_vocabulary(std::move(config));
   if (config.model.vocab_size > 0) return config;
   throw config_error(absl::StrFormat(
       "model.vocab_size is not given and data.train has none to offer (there is no token file at "

@@ -58,14 +58,14 @@ class Build : public testing::Test {
     return build_token_files(options, [](const BuildProgress&) {});
   }
   static std::vector<int32_t> tokens_of(const std::string& folder, const std::string& split) {
-    const TokenFile file(token_file_path(folder, split));
+    const Hdf5TokenFile file(token_file_path(folder, split));
     std::vector<int32_t> tokens(static_cast<size_t>(file.num_tokens()));
     file.read(0, tokens);
     EXPECT_GT(tokens.size(), 100u);
     return tokens;
   }
   static std::vector<std::string> decoded(const std::string& folder, const std::string& split) {
-    const TokenFile file(token_file_path(folder, split));
+    const Hdf5TokenFile file(token_file_path(folder, split));
     const Tokenizer tokenizer(folder + "/tokenizer.model");
     std::vector<std::string> documents;
     for (int64_t d = 0; d < file.num_documents(); ++d) {
@@ -105,7 +105,7 @@ TEST_F(Build, DescribesItself) {
   EXPECT_EQ(json["files"], 60);
   EXPECT_EQ(json["train"]["tokens"], report.train.num_tokens);
   EXPECT_EQ(json["sources"][0], folder_.file("text"));
-  const TokenFile file(folder_.file("out/train.h5"));
+  const Hdf5TokenFile file(folder_.file("out/train.h5"));
   EXPECT_EQ(json["tokenizer_hash"], file.vocabulary().tokenizer_hash);
   EXPECT_EQ(file.num_tokens(), report.train.num_tokens);
 }

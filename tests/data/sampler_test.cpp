@@ -14,7 +14,7 @@ class SamplerTest : public testing::Test {
   const TokenFile& tokens(const std::string& name, const std::vector<int>& lengths,
                           const TokenVocabulary& vocabulary = test_vocabulary()) {
     write_test_tokens(folder_.file(name), lengths, vocabulary);
-    files_.push_back(std::make_unique<TokenFile>(folder_.file(name)));
+    files_.push_back(std::make_unique<Hdf5TokenFile>(folder_.file(name)));
     return *files_.back();
   }
 

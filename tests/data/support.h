@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "data/token_file.h"
+#include "data/hdf5_token_file.h"
 #include "runtime/error.h"
 #include "tests/support/temporary_folder.h"
 

@@ -40,3 +40,5 @@ fuzz() {
 
 fuzz config 4096
 fuzz manifest 8192
+fuzz npz 4096
+fuzz token_files 2048

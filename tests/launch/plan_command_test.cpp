@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "data/token_file.h"
+#include "data/hdf5_token_file.h"
 #include "runtime/cuda/cuda.h"
 #include "tests/launch/messages.h"
 
