@@ -44,12 +44,14 @@ void HfWeights::check_tensors(const std::vector<HfTensor>& tensors) const {
           folder_.path(), tensor.name, to_string(tensor.shape)));
     }
     const SafetensorsTensor& found = folder_.tensor(tensor.name);
-    if (found.shape == tensor.shape) continue;
-    throw checkpoint_error(absl::StrFormat(
-        "%s: tensor '%s' has shape %s, but config.json asks for %s: do config and weights belong "
-        "together?",
-        folder_.file_of(tensor.name), tensor.name, to_string(found.shape),
-        to_string(tensor.shape)));
+    const std::string& file = folder_.file_of(tensor.name);
+    if (found.shape != tensor.shape) {
+      throw checkpoint_error(absl::StrFormat(
+          "%s: tensor '%s' has shape %s, but config.json asks for %s: do config and weights belong "
+          "together?",
+          file, tensor.name, to_string(found.shape), to_string(tensor.shape)));
+    }
+    expect_weight_dtype(found, file);  // now, and not after hours of reading others
   }
 }
 

@@ -107,11 +107,7 @@ int64_t SafetensorsFile::read(const SafetensorsTensor& tensor, const Box& box,
                               std::vector<char>& buffer, float* out) {
   check(is_box_of(box, tensor.shape), "box %s of %s leaves its shape %s", to_string(box),
         tensor.name, to_string(tensor.shape));
-  if (!is_weight_dtype(tensor.dtype)) {
-    throw checkpoint_error(absl::StrFormat(
-        "%s: tensor '%s' is %s, which is not read; save the model in F32, BF16 or F16", path_,
-        tensor.name, name(tensor.dtype)));
-  }
+  expect_weight_dtype(tensor, path_);
   const int64_t total = num_elements(box.extent);
   if (total == 0) return 0;
   const int64_t element_bytes = size_bytes(tensor.dtype);

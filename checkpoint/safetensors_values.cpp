@@ -11,6 +11,11 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "files are little-endian");
 
+bool is_weight_dtype(SafetensorsDType dtype) {
+  return dtype == SafetensorsDType::f32 || dtype == SafetensorsDType::f16 ||
+         dtype == SafetensorsDType::bf16;
+}
+
 // 1 sign, 5 exponent (bias 15) and 10 fraction bits.
 float half_to_float(uint16_t half) {
   const uint32_t sign = static_cast<uint32_t>(half & 0x8000U) << 16;
@@ -33,9 +38,11 @@ void convert_words(const char* bytes, int64_t count, float* out, const Convert& 
 
 }  // namespace
 
-bool is_weight_dtype(SafetensorsDType dtype) {
-  return dtype == SafetensorsDType::f32 || dtype == SafetensorsDType::f16 ||
-         dtype == SafetensorsDType::bf16;
+void expect_weight_dtype(const SafetensorsTensor& tensor, const std::string& origin) {
+  if (is_weight_dtype(tensor.dtype)) return;
+  throw checkpoint_error(absl::StrFormat(
+      "%s: tensor '%s' is %s, which is not read; save the model in F32, BF16 or F16", origin,
+      tensor.name, name(tensor.dtype)));
 }
 
 void widen(SafetensorsDType dtype, const char* bytes, int64_t count, float* out) {

@@ -3,13 +3,15 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "checkpoint/safetensors_header.h"
 
 namespace caravan {
 
-// Whether widen() takes it: F32, F16 and BF16.
-bool is_weight_dtype(SafetensorsDType dtype);
+// A checkpoint error that names the tensor and its file (`origin`) unless widen() takes its dtype:
+// F32, F16 or BF16.
+void expect_weight_dtype(const SafetensorsTensor& tensor, const std::string& origin);
 
 // `count` elements of `bytes` as f32, exactly; a NaN keeps its payload.
 void widen(SafetensorsDType dtype, const char* bytes, int64_t count, float* out);
