@@ -22,13 +22,7 @@ void check_source(const SampleSource& source, const SampleSource& first, int64_t
         "data.sequence_len",
         file.path(), file.num_tokens(), sequence_len));
   }
-  if (!(file.vocabulary() == first.file->vocabulary())) {
-    throw data_error(absl::StrFormat(
-        "%s and %s: made with different tokenizers (%s, %s): build both with the same --tokenizer; "
-        "of .bin files give data.tokenizer",
-        file.path(), first.file->path(), describe(file.vocabulary()),
-        describe(first.file->vocabulary())));
-  }
+  check_same_vocabulary(file, *first.file);
 }
 
 // The order of a source's windows in one epoch. The stream's index holds both numbers.

@@ -104,6 +104,14 @@ TokenVocabulary complete_vocabulary(const std::string& path, const GivenVocabula
           given.tokenizer_hash.value_or(usual.tokenizer_hash)};
 }
 
+void check_same_vocabulary(const TokenFile& file, const TokenFile& other) {
+  if (file.vocabulary() == other.vocabulary()) return;
+  throw data_error(absl::StrFormat(
+      "%s and %s: made with different tokenizers (%s, %s): build both with the same --tokenizer; "
+      "of .bin files give data.tokenizer",
+      file.path(), other.path(), describe(file.vocabulary()), describe(other.vocabulary())));
+}
+
 void check_given(const TokenFile& file, const GivenVocabulary& given) {
   const TokenVocabulary& said = file.vocabulary();
   check_same(file.path(), "tokenizer", given.tokenizer_hash, said.tokenizer_hash);

@@ -81,6 +81,9 @@ std::string index_path(const std::string& bin_path);
 TokenVocabulary complete_vocabulary(const std::string& path, const GivenVocabulary& given,
                                     const TokenVocabulary& usual = {});
 
+// A data_error that says how to mend it when two files of one run have different vocabularies.
+void check_same_vocabulary(const TokenFile& file, const TokenFile& other);
+
 // A config_error when something is given that is not what the file says of itself.
 void check_given(const TokenFile& file, const GivenVocabulary& given);
 

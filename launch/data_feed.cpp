@@ -95,6 +95,7 @@ DataFeed::DataFeed(const Config& config, const Mesh& mesh)
   }
   if (!config.data.validation.empty()) {
     validation_ = open_token_file(config.data.validation, "validation", given);
+    check_same_vocabulary(*validation_, *files_.front());
   }
   sampler_ = std::make_unique<Sampler>(std::move(sources), options_);
 }

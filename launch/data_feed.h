@@ -29,7 +29,7 @@ BatchLayout batch_layout(const Config& config, const Mesh& mesh);
 
 class DataFeed {
  public:
-  // Opens and checks all files.
+  // Opens and checks all files; those of validation must have the vocabulary of the others.
   DataFeed(const Config& config, const Mesh& mesh);
 
   // What the training files hold: their sizes, tokenizers and a checksum of tokens at many places.

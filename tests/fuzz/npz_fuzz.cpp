@@ -1,7 +1,8 @@
 // Any bytes as a .npz or .npy and, so that changes reach them more often, as the header of a .npy
-// alone and as a .npy that is stored in a good .npz. What is accepted is read whole, in any order.
+// alone and as a .npy that is stored in a good .npz, with the right checksum. What is accepted is
+// read whole, in any order.
 #include <unistd.h>
-#include <zip.h>
+#include <zlib.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -83,7 +84,7 @@ void check_file(const File& on_disk) {
 }
 
 void put(std::string& bytes, uint64_t number, int num_bytes) {
-  for (int i = 0; i < num_bytes; ++i) bytes += static_cast<char>(number >> (8 * i) & 255);
+  for (; num_bytes > 0; --num_bytes, number >>= 8) bytes += static_cast<char>(number & 255);
 }
 
 // The fields that a header in place and one in the directory have in common.
@@ -91,7 +92,9 @@ std::string common(const std::string& content) {
   std::string bytes;
   put(bytes, 20, 2);         // version needed
   put(bytes, 0, 2 + 2 + 4);  // flags, stored, time and date
-  put(bytes, 0, 4);          // checksum, wrong: what stands before it is looked at
+  put(bytes,
+      ::crc32(0, reinterpret_cast<const Bytef*>(content.data()), static_cast<uInt>(content.size())),
+      4);
   put(bytes, content.size(), 4);
   put(bytes, content.size(), 4);
   put(bytes, 5, 2);  // of the name

@@ -75,6 +75,19 @@ TEST(Config, OverridesEveryKindOfValue) {
   EXPECT_EQ(from, (ResumeFrom{ResumeFrom::Kind::path, "false"}));
 }
 
+TEST(Config, TheVocabularyOfForeignTokenFiles) {
+  EXPECT_EQ(to_yaml(small()).find("token_id"), std::string::npos);  // not said: not written
+  const Config config = small({"data.tokenizer=data/docs", "data.vocab_size=50257",
+                               "data.eos_token_id=0", "data.bos_token_id=1"});
+  EXPECT_EQ(config.data.tokenizer, "data/docs");
+  EXPECT_EQ(config.data.vocab_size, 50257);
+  EXPECT_EQ(config.data.eos_token_id, 0);
+  EXPECT_EQ(config.data.bos_token_id, 1);
+  EXPECT_EQ(parse_config(to_yaml(config), "written"), config);
+  EXPECT_NE(message_of({"data.eos_token_id=-1"}).find("data.eos_token_id"), std::string::npos);
+  EXPECT_NE(message_of({"data.vocab_size=0"}).find("data.vocab_size"), std::string::npos);
+}
+
 TEST(Config, NamesTheNearestKey) {
   EXPECT_EQ(message_with("  learning_rat: 1\n"),
             "c.yaml:14:3: unknown key 'learning_rat' in optimizer; did you mean 'learning_rate'?");
