@@ -40,3 +40,5 @@ fuzz() {
 
 fuzz config 4096
 fuzz manifest 8192
+fuzz safetensors 2048
+fuzz hf_config 4096
