@@ -127,8 +127,7 @@ int64_t SafetensorsFile::read(const SafetensorsTensor& tensor, const Box& box,
   return total * element_bytes;
 }
 
-SafetensorsFolder::SafetensorsFolder(const std::string& folder)
-    : folder_(folder), buffer_(kReadBufferBytes) {
+SafetensorsFolder::SafetensorsFolder(const std::string& folder) : folder_(folder) {
   // In this order, as transformers looks for them.
   if (const auto single = find_inside(folder, kSafetensorsName)) {
     add_file(*single);
@@ -214,6 +213,7 @@ void SafetensorsFolder::read(const std::string& tensor, const Box& box, float* o
     num_open_ = 0;
   }
   if (!file.is_open()) ++num_open_;
+  buffer_.resize(kReadBufferBytes);
   bytes_read_ += file.read(file.tensors()[found.tensor], box, buffer_, out);
 }
 

@@ -36,8 +36,8 @@ void expect_writable(const ModelConfig& m) {
   const bool is_llama = m.family == ModelFamily::llama;
   if (is_llama && m.num_local_experts > 0) {
     throw config_error(
-        "model: transformers has no family llama with experts; train with family llama4_text to "
-        "export to Hugging Face");
+        "model: transformers has no family llama with experts; use family llama4_text for "
+        "models that go to Hugging Face");
   }
   if (is_llama && m.hidden_size % m.num_attention_heads != 0) {
     throw config_error(

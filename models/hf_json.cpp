@@ -51,11 +51,14 @@ JsonKeys::JsonKeys(const std::string& origin, std::string path, dom::element ele
   }
 }
 
-void JsonKeys::fail(std::string_view key, const std::string& must) const {
+std::string JsonKeys::description(std::string_view key) const {
   const auto found = values_.find(key);
   const std::string value = found == values_.end() ? "absent" : shown(found->second.value);
-  throw checkpoint_error(absl::StrFormat("%s: key %s is %s; it must be %s", origin_,
-                                         in_quotes(path_ + std::string(key)), value, must));
+  return absl::StrFormat("%s: key %s is %s", origin_, in_quotes(path_ + std::string(key)), value);
+}
+
+void JsonKeys::fail(std::string_view key, const std::string& must) const {
+  throw checkpoint_error(absl::StrFormat("%s; it must be %s", description(key), must));
 }
 
 bool JsonKeys::is_null(std::string_view key) const {

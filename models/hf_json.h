@@ -63,6 +63,8 @@ class JsonKeys {
   std::optional<std::vector<std::string>> texts(std::string_view key, size_t max_count);
   std::optional<JsonKeys> object(std::string_view key);
 
+  // "ORIGIN: key 'a.b' is VALUE", the beginning of messages.
+  std::string description(std::string_view key) const;
   // Keys that nobody took, in order.
   std::vector<std::string> rest() const;
   [[noreturn]] void fail(std::string_view key, const std::string& must) const;

@@ -72,9 +72,10 @@ void expect_no_more(const JsonKeys& keys, std::span<const std::string> ignored_k
   for (const std::string& key : keys.rest()) {
     const std::string path = keys.path() + key;
     if (std::ranges::count(ignored_keys, path) > 0) continue;
-    keys.fail(key, absl::StrFormat("known here: pass --ignore-key %s if it does not change the "
-                                   "model; if it does, this program does not have such models",
-                                   path));
+    throw checkpoint_error(absl::StrFormat(
+        "%s, which this program does not know: pass --ignore-key %s if it does not change what the "
+        "model computes",
+        keys.description(key), in_quotes(path)));
   }
 }
 

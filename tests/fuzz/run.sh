@@ -42,3 +42,5 @@ fuzz config 4096
 fuzz manifest 8192
 fuzz npz 4096
 fuzz token_files 2048
+fuzz safetensors 2048
+fuzz hf_config 4096

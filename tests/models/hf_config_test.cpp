@@ -1,0 +1,467 @@
+// config.json: defaults, dialects, what is refused, and what is written. Models that transformers
+// saved are in hf_logits_test.cpp.
+#include "models/hf_config.h"
+
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "runtime/error.h"
+
+namespace caravan {
+namespace {
+
+using Json = nlohmann::json;
+
+HfConfig read(const Json& json, const std::vector<std::string>& ignored = {}) {
+  return read_hf_config(json.dump(), "config.json", ignored);
+}
+
+// The message of the error with which a text is refused; "" when it is read.
+std::string error_of_text(const std::string& text, const std::vector<std::string>& ignored = {}) {
+  try {
+    read_hf_config(text, "config.json", ignored);
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_EQ(error.code(), ExitCode::checkpoint) << message;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+    return message;
+  }
+  return "";
+}
+
+std::string write_error(const HfConfig& config) {
+  try {
+    write_hf_config(config, DType::f32, "0.1.0");
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ExitCode::config);
+    return error.what();
+  }
+  return "";
+}
+
+Json small_llama() {
+  return {{"model_type", "llama"},    {"architectures", {"LlamaForCausalLM"}},
+          {"vocab_size", 48},         {"hidden_size", 16},
+          {"intermediate_size", 24},  {"num_hidden_layers", 2},
+          {"num_attention_heads", 4}, {"num_key_value_heads", 2}};
+}
+
+Json small_llama4() {
+  return {{"model_type", "llama4_text"},
+          {"architectures", {"Llama4ForCausalLM"}},
+          {"vocab_size", 48},
+          {"hidden_size", 16},
+          {"intermediate_size", 24},
+          {"intermediate_size_mlp", 40},
+          {"num_hidden_layers", 4},
+          {"num_attention_heads", 4},
+          {"num_key_value_heads", 2},
+          {"head_dim", 8},
+          {"num_local_experts", 4}};
+}
+
+Json llama3_scaling() {
+  return {{"rope_type", "llama3"},
+          {"factor", 8.0},
+          {"low_freq_factor", 1.0},
+          {"high_freq_factor", 4.0},
+          {"original_max_position_embeddings", 8192}};
+}
+
+// What is refused when `key` of a good config has that value.
+std::string error_with(Json json, const std::string& key, const Json& value) {
+  json[key] = value;
+  return error_of_text(json.dump());
+}
+
+TEST(HfConfig, HasTheDefaultsOfLlama) {
+  const HfConfig config = read_hf_config(R"({"model_type":"llama"})", "config.json");
+  ModelConfig expected;
+  expected.vocab_size = 32000, expected.hidden_size = 4096, expected.intermediate_size = 11008;
+  expected.num_hidden_layers = expected.num_attention_heads = 32;
+  expected.num_key_value_heads = 32, expected.head_dim = 128;
+  expected.max_position_embeddings = 2048, expected.rms_norm_eps = 1e-6;
+  expected.rope_theta = 10000, expected.initializer_range = 0.02;
+  EXPECT_EQ(config.model, expected);
+  EXPECT_EQ(config.bos, 1);
+  EXPECT_EQ(config.eos, std::vector<int64_t>{2});
+  EXPECT_FALSE(config.pad.has_value());
+  EXPECT_EQ(config.torch_dtype, "");
+  EXPECT_EQ(config.tensor_prefix, "");
+}
+
+TEST(HfConfig, HasTheDefaultsOfLlama4) {
+  const ModelConfig m = read_hf_config(R"({"model_type":"llama4_text"})", "config.json").model;
+  EXPECT_EQ(m.vocab_size, 202048);
+  EXPECT_EQ(m.hidden_size, 5120);
+  EXPECT_EQ(m.intermediate_size, 8192);
+  EXPECT_EQ(m.intermediate_size_mlp, 16384);
+  EXPECT_EQ(m.num_hidden_layers, 48);
+  EXPECT_EQ(m.num_attention_heads, 40);
+  EXPECT_EQ(m.num_key_value_heads, 8);
+  EXPECT_EQ(m.head_dim, 128);
+  EXPECT_EQ(m.max_position_embeddings, 131072);
+  EXPECT_EQ(m.rope_theta, 500000);
+  EXPECT_EQ(m.rms_norm_eps, 1e-5);
+  EXPECT_EQ(m.num_local_experts, 16);
+  EXPECT_EQ(m.num_experts_per_tok, 1);
+  EXPECT_EQ(m.interleave_moe_layer_step, 1);
+  EXPECT_EQ(m.no_rope_layer_interval, 4);
+  EXPECT_EQ(m.attention_chunk_size, 8192);
+  EXPECT_TRUE(m.use_qk_norm && m.attn_temperature_tuning);
+  EXPECT_EQ(m.floor_scale, 8192);
+  EXPECT_EQ(m.attn_scale, 0.1);
+}
+
+// In files of Llama 4 an absent size has a default, and null means: from the other sizes.
+TEST(HfConfig, NullIsAbsentButForSizesThatAreDerived) {
+  Json json = small_llama4();
+  json["num_key_value_heads"] = json["head_dim"] = json["attention_chunk_size"] = nullptr;
+  json["rope_scaling"] = json["moe_layers"] = json["quantization_config"] = nullptr;
+  json.erase("architectures");
+  EXPECT_NE(error_of_text(json.dump()).find("quantization_config"), std::string::npos)
+      << "an unknown key is one, whatever it says";
+  json.erase("quantization_config");
+  const HfConfig config = read(json);
+  EXPECT_EQ(config.model.num_key_value_heads, 4);
+  EXPECT_EQ(config.model.head_dim, 4);
+  EXPECT_EQ(config.model.attention_chunk_size, 0);
+  EXPECT_FALSE(config.model.moe_layers.has_value());
+}
+
+TEST(HfConfig, ReadsTokens) {
+  Json json = small_llama();
+  json["bos_token_id"] = nullptr, json["eos_token_id"] = {3, 5}, json["pad_token_id"] = 0;
+  HfConfig config = read(json);
+  EXPECT_FALSE(config.bos.has_value());
+  EXPECT_EQ(config.eos, (std::vector<int64_t>{3, 5}));
+  EXPECT_EQ(config.pad, 0);
+  json["eos_token_id"] = nullptr, json["pad_token_id"] = -1;
+  config = read(json);
+  EXPECT_TRUE(config.eos.empty());
+  EXPECT_FALSE(config.pad.has_value());
+  EXPECT_NE(error_with(json, "bos_token_id", -1), "");
+  EXPECT_NE(error_with(json, "eos_token_id", Json::array({1, "2"})), "");
+}
+
+TEST(HfConfig, ReadsBothDialects) {
+  Json old = small_llama(), now = small_llama();
+  old["rope_theta"] = 500000.0, old["rope_scaling"] = llama3_scaling();
+  old["torch_dtype"] = "bfloat16";
+  now["rope_parameters"] = llama3_scaling();
+  now["rope_parameters"]["rope_theta"] = 500000.0;
+  now["dtype"] = "bfloat16";
+  const HfConfig config = read(old);
+  EXPECT_EQ(config, read(now));
+  EXPECT_EQ(config.torch_dtype, "bfloat16");
+  EXPECT_EQ(config.model.rope_theta, 500000);
+  EXPECT_EQ(config.model.rope_scaling, (RopeScaling{8, 1, 4, 8192}));
+
+  old["rope_scaling"].erase("rope_type");
+  old["rope_scaling"]["type"] = "llama3";
+  EXPECT_EQ(read(old), config);
+  Json both = old;
+  both.update(now);
+  EXPECT_EQ(read(both), config);
+  for (const char* key : {"rope_theta", "factor"}) {
+    Json other = both;
+    other["rope_parameters"][key] = 9.0;
+    EXPECT_NE(error_of_text(other.dump()), "") << key;
+  }
+  EXPECT_NE(error_with(both, "dtype", "float16"), "");
+  Json plain = small_llama();
+  plain["rope_scaling"] = {{"rope_type", "default"}};
+  EXPECT_EQ(read(plain), read(small_llama()));
+}
+
+TEST(HfConfig, TakesTheTextOfAMultimodalModel) {
+  Json text = small_llama4();
+  text.erase("architectures");
+  Json json = {
+      {"model_type", "llama4"},      {"architectures", {"Llama4ForConditionalGeneration"}},
+      {"text_config", text},         {"vision_config", {{"model_type", "llama4_vision_model"}}},
+      {"boi_token_index", 40},       {"torch_dtype", "bfloat16"},
+      {"tie_word_embeddings", false}};
+  HfConfig expected = read(small_llama4());
+  expected.tensor_prefix = "language_model.";
+  expected.torch_dtype = "bfloat16";
+  EXPECT_EQ(read(json), expected);
+  EXPECT_NE(error_with(json, "tie_word_embeddings", true), "");
+  EXPECT_NE(error_with(json, "text_config", nullptr), "");
+  EXPECT_NE(error_with(json, "hidden_size", 16), "") << "that is a key of text_config";
+  EXPECT_EQ(error_with(json, "eos_token_id", 2)
+                .find("config.json: key 'eos_token_id' is 2; it "
+                      "must be in text_config"),
+            0u);
+  json["text_config"]["secret"] = 1;
+  EXPECT_NE(error_of_text(json.dump()).find("'text_config.secret'"), std::string::npos);
+  EXPECT_EQ(error_of_text(json.dump(), {"text_config.secret"}), "");
+}
+
+TEST(HfConfig, NamesKeysThatItDoesNotKnow) {
+  Json json = small_llama();
+  json["quantization_config"] = {{"bits", 4}};
+  EXPECT_EQ(
+      error_of_text(json.dump()),
+      "config.json: key 'quantization_config' is {\"bits\":4}, which this program does not know: "
+      "pass --ignore-key 'quantization_config' if it does not change what the model computes");
+  EXPECT_EQ(read(json, {"quantization_config"}), read(small_llama()));
+  for (const char* key : {"auto_map", "sliding_window", "num_local_experts", "rope_type", "x\ny"}) {
+    EXPECT_NE(error_with(small_llama(), key, 1), "") << key;
+  }
+  // What decides about the model cannot be ignored.
+  json = small_llama();
+  json["hidden_act"] = "gelu";
+  EXPECT_EQ(error_of_text(json.dump(), {"hidden_act"}),
+            "config.json: key 'hidden_act' is \"gelu\"; it must be \"silu\": the MLPs here have no "
+            "other");
+}
+
+TEST(HfConfig, PassesOverWhatHasNoEffect) {
+  Json json = small_llama();
+  json.update({{"use_cache", false},
+               {"transformers_version", "4.57.3"},
+               {"_name_or_path", "x"},
+               {"attention_dropout", 0.1},
+               {"pretraining_tp", 1},
+               {"hidden_act", "silu"},
+               {"is_decoder", false},
+               {"top_p", 0.9},
+               {"pruned_heads", Json::object()},
+               {"output_router_logits", true},
+               {"router_aux_loss_coef", 1e-3}});
+  EXPECT_EQ(read(json), read(small_llama()));
+}
+
+struct BadValue {
+  const char* key;
+  Json value;
+};
+
+TEST(HfConfig, RefusesValuesOfOtherKinds) {
+  const std::vector<BadValue> values = {{"hidden_size", "16"},
+                                        {"hidden_size", 16.0},
+                                        {"hidden_size", 0},
+                                        {"hidden_size", -16},
+                                        {"hidden_size", true},
+                                        {"hidden_size", int64_t{1} << 40},
+                                        {"hidden_size", {16}},
+                                        {"num_hidden_layers", 100'000},
+                                        {"num_attention_heads", 3},
+                                        {"num_key_value_heads", 3},
+                                        {"head_dim", 5},
+                                        {"vocab_size", 0},
+                                        {"max_position_embeddings", 0},
+                                        {"rms_norm_eps", 0},
+                                        {"rms_norm_eps", "1e-5"},
+                                        {"rms_norm_eps", -1},
+                                        {"initializer_range", -1},
+                                        {"tie_word_embeddings", 1},
+                                        {"tie_word_embeddings", "false"},
+                                        {"attention_bias", 0},
+                                        {"mlp_bias", "yes"},
+                                        {"pretraining_tp", 2},
+                                        {"is_decoder", true},
+                                        {"rope_theta", 0},
+                                        {"rope_theta", "1e4"},
+                                        {"torch_dtype", "int8"},
+                                        {"torch_dtype", 32},
+                                        {"model_type", "mistral"},
+                                        {"model_type", nullptr},
+                                        {"model_type", 1},
+                                        {"architectures", {"LlamaForSequenceClassification"}},
+                                        {"architectures", "LlamaForCausalLM"},
+                                        {"rope_scaling", 8},
+                                        {"rope_scaling", {{"rope_type", "yarn"}, {"factor", 8}}},
+                                        {"rope_scaling", {{"type", "linear"}, {"factor", 2}}},
+                                        {"rope_scaling", {{"factor", 2}}},
+                                        {"rope_scaling", {{"rope_type", "llama3"}, {"factor", 2}}}};
+  for (const BadValue& bad : values) {
+    const std::string message = error_with(small_llama(), bad.key, bad.value);
+    EXPECT_EQ(message.find("config.json: "), 0u) << bad.key << " " << bad.value << ": " << message;
+  }
+  const Json scaling = llama3_scaling();
+  for (const auto& [key, value] : scaling.items()) {
+    Json json = small_llama();
+    json["rope_scaling"] = llama3_scaling();
+    EXPECT_EQ(error_of_text(json.dump()), "");
+    json["rope_scaling"][key] = -1;
+    EXPECT_NE(error_of_text(json.dump()), "") << key;
+    json["rope_scaling"][key] = "x";
+    EXPECT_NE(error_of_text(json.dump()), "") << key;
+    json["rope_scaling"].erase(key);
+    EXPECT_NE(error_of_text(json.dump()), "") << key;
+  }
+}
+
+TEST(HfConfig, RefusesValuesOfLlama4) {
+  const std::vector<BadValue> values = {{"num_local_experts", 0},
+                                        {"num_experts_per_tok", 5},
+                                        {"moe_layers", {4}},
+                                        {"moe_layers", {1, 1}},
+                                        {"moe_layers", 1},
+                                        {"moe_layers", {1.5}},
+                                        {"no_rope_layers", {1}},
+                                        {"no_rope_layers", {1, 1, 1, 2}},
+                                        {"no_rope_layer_interval", 0},
+                                        {"interleave_moe_layer_step", 0},
+                                        {"layer_types", {"full_attention"}},
+                                        {"layer_types", Json::array({"a", "a", "a", "a"})},
+                                        {"attention_chunk_size", 0},
+                                        {"floor_scale", 0.5},
+                                        {"floor_scale", 8192.5},
+                                        {"attn_scale", -1},
+                                        {"attn_temperature_tuning", 5},
+                                        {"attn_temperature_tuning", "yes"},
+                                        {"mlp_bias", true},
+                                        {"moe_layers", std::vector<int64_t>(20'000, 1)}};
+  for (const BadValue& bad : values) {
+    const std::string message = error_with(small_llama4(), bad.key, bad.value);
+    EXPECT_EQ(message.find("config.json: "), 0u) << bad.key << " " << bad.value << ": " << message;
+    EXPECT_LT(message.size(), 400u) << message;
+  }
+  EXPECT_EQ(error_with(small_llama4(), "attn_temperature_tuning", 4), "")
+      << "as in the first files";
+}
+
+TEST(HfConfig, RefusesTextsThatAreNone) {
+  const std::string deep = R"({"model_type":"llama","vision_config":)" + std::string(40, '[') +
+                           std::string(40, ']') + "}";
+  for (const std::string& text :
+       {std::string(), std::string("{"), std::string("[]"), std::string("null"), std::string("{}"),
+        std::string("{} {}"), std::string(R"({"model_type":"llama","model_type":"llama"})"),
+        std::string(R"({"model_type":"llama","vocab_size":NaN})"),
+        std::string("{\"model_type\":\"\xFF\"}"), deep}) {
+    EXPECT_EQ(error_of_text(text).find("config.json: "), 0u) << text;
+  }
+}
+
+HfConfig full_llama() {
+  HfConfig config = read(small_llama());
+  config.model.rope_scaling = RopeScaling{8, 1, 4, 8192};
+  config.model.rope_theta = 500000;
+  config.model.attention_bias = config.model.mlp_bias = true;
+  config.model.tie_word_embeddings = true;
+  config.model.rms_norm_eps = 1e-5;
+  config.model.initializer_range = 0.1;
+  config.bos = 7, config.pad = 9, config.eos = {3, 4};
+  config.torch_dtype = "bfloat16";
+  return config;
+}
+
+HfConfig read_back(const HfConfig& config, DType dtype) {
+  return read_hf_config(write_hf_config(config, dtype, "0.1.0"), "written");
+}
+
+TEST(HfConfig, IsReadAsItWasWritten) {
+  EXPECT_EQ(read_back(full_llama(), DType::bf16), full_llama());
+  HfConfig bare = read(small_llama());
+  bare.bos.reset(), bare.eos.clear();
+  bare.torch_dtype = "float32";
+  EXPECT_EQ(read_back(bare, DType::f32), bare);
+
+  const std::vector<Json> changes = {
+      Json::object(),
+      {{"moe_layers", {1, 2}}},
+      {{"moe_layers", Json::array()}},
+      {{"interleave_moe_layer_step", 2}, {"num_experts_per_tok", 3}},
+      {{"interleave_moe_layer_step", 9}},
+      {{"no_rope_layers", {0, 1, 1, 0}}},
+      {{"no_rope_layers", {0, 0, 0, 0}}},
+      {{"no_rope_layers", {1, 1, 1, 1}}},
+      {{"no_rope_layer_interval", 2}},
+      {{"layer_types",
+        {"chunked_attention", "full_attention", "full_attention", "chunked_attention"}}},
+      {{"attention_chunk_size", nullptr}},
+      {{"attention_chunk_size", 12}, {"use_qk_norm", false}, {"attn_temperature_tuning", false}},
+      {{"floor_scale", 5}, {"attn_scale", 0.4}, {"rope_scaling", llama3_scaling()}},
+      {{"intermediate_size_mlp", 0}}};
+  for (const Json& change : changes) {
+    Json json = small_llama4();
+    json.update(change);
+    HfConfig config = read(json);
+    config.torch_dtype = "float32";
+    EXPECT_EQ(read_back(config, DType::f32), config) << change;
+    EXPECT_EQ(canonical(config.model), config.model) << change;
+    for (int64_t layer = 0; layer < 4; ++layer) {
+      const ModelConfig back = read_back(config, DType::f32).model;
+      EXPECT_EQ(has_rope(back, layer), has_rope(config.model, layer));
+      EXPECT_EQ(is_chunked(back, layer), is_chunked(config.model, layer));
+      EXPECT_EQ(has_experts(back, layer), has_experts(config.model, layer));
+    }
+  }
+}
+
+// Lists that say what is so anyway, and lists that do not.
+TEST(HfConfig, ModelsThatAreTheSameAreEqual) {
+  const auto model_with = [](const Json& change) {
+    Json json = small_llama4();
+    json.update(change);
+    return read(json).model;
+  };
+  const ModelConfig plain = model_with(Json::object());
+  EXPECT_EQ(model_with({{"moe_layers", {0, 1, 2, 3}}}), plain);
+  EXPECT_EQ(model_with({{"no_rope_layers", {1, 1, 1, 0}}}), plain);
+  EXPECT_EQ(model_with({{"layer_types",
+                         {"chunked_attention", "chunked_attention", "chunked_attention",
+                          "full_attention"}}}),
+            plain);
+  EXPECT_EQ(model_with({{"moe_layers", {1, 3}}}).interleave_moe_layer_step, 2);
+  EXPECT_EQ(model_with({{"moe_layers", {1, 3}}}).moe_layers, std::nullopt);
+  EXPECT_EQ(model_with({{"moe_layers", {0, 3}}}).moe_layers, (std::vector<int64_t>{0, 3}));
+  EXPECT_EQ(model_with({{"no_rope_layers", {1, 0, 1, 0}}}).no_rope_layer_interval, 2);
+  EXPECT_NE(model_with({{"no_rope_layers", {1, 0, 1, 1}}}), plain);
+  EXPECT_EQ(
+      model_with({{"layer_types",
+                   {"full_attention", "full_attention", "full_attention", "full_attention"}}}),
+      model_with({{"attention_chunk_size", nullptr}}));
+}
+
+TEST(HfConfig, WritesTheKeysOfVersion4) {
+  const Json json = Json::parse(write_hf_config(full_llama(), DType::bf16, "0.1.0"));
+  EXPECT_EQ(json, Json::parse(R"({
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16",
+    "vocab_size": 48, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "hidden_act": "silu",
+    "max_position_embeddings": 2048, "initializer_range": 0.1, "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": true, "rope_theta": 500000.0, "attention_bias": true,
+    "attention_dropout": 0.0, "mlp_bias": true, "pretraining_tp": 1, "use_cache": true,
+    "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+      "high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
+    "bos_token_id": 7, "eos_token_id": [3, 4], "pad_token_id": 9,
+    "transformers_version": "4.57.3", "caravan_version": "0.1.0"})"));
+  EXPECT_EQ(Json::parse(write_generation_config(full_llama())), Json::parse(R"({
+    "_from_model_config": true, "bos_token_id": 7, "eos_token_id": [3, 4], "pad_token_id": 9,
+    "transformers_version": "4.57.3"})"));
+
+  Json chunkless = small_llama4();
+  chunkless["attention_chunk_size"] = nullptr;
+  const Json four = Json::parse(write_hf_config(read(chunkless), DType::f32, "0.1.0"));
+  EXPECT_EQ(four.at("architectures"), Json::array({"Llama4ForCausalLM"}));
+  EXPECT_EQ(four.at("attention_chunk_size"), 131072) << "transformers needs a number";
+  EXPECT_EQ(four.at("layer_types"), Json(std::vector<std::string>(4, "full_attention")));
+  EXPECT_EQ(four.at("moe_layers"), Json::array({0, 1, 2, 3}));
+  EXPECT_EQ(four.at("no_rope_layers"), Json::array({1, 1, 1, 0}));
+  EXPECT_TRUE(four.at("floor_scale").is_number_integer());
+}
+
+TEST(HfConfig, RefusesToWriteWhatTransformersHasNot) {
+  HfConfig config = read(small_llama());
+  EXPECT_EQ(write_error(config), "");
+  config.model.num_local_experts = 4;
+  EXPECT_NE(write_error(config).find("use family llama4_text"), std::string::npos);
+  config = read(small_llama());
+  config.model.head_dim = 8;
+  config.model.hidden_size = 18;
+  EXPECT_NE(write_error(config).find("hidden_size 18"), std::string::npos);
+  config = read(small_llama());
+  config.model.initializer_range = 2;
+  EXPECT_NE(write_error(config).find("initializer_range 2"), std::string::npos);
+  config = read(small_llama4());
+  config.model.floor_scale = 0.5;
+  EXPECT_NE(write_error(config).find("floor_scale 0.5"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace caravan
