@@ -2,21 +2,17 @@
 // vocabulary, encode.
 #include "data/build.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <exception>
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "data/durable_file.h"
 #include "data/hdf5_token_file.h"
-#include "data/tokenizer.h"
+#include "data/sentencepiece_tokenizer.h"
 #include "data/utf8.h"
+#include "data/work_folder.h"
 #include "runtime/error.h"
 #include "runtime/rng.h"
 
@@ -52,51 +48,6 @@ void check_options(const BuildOptions& options) {
   }
   check(options.sample_bytes > 0, "build: sample of %d bytes", options.sample_bytes);
 }
-
-// The folder in which everything is made before it gets its name. Locked, so that a second build
-// of the same output fails instead of mixing with this one; what a killed build left is removed.
-class WorkFolder {
- public:
-  explicit WorkFolder(const std::string& output) : output_(output), path_(output + ".partial") {
-    std::error_code error;
-    if (fs::exists(output) && !(fs::is_directory(output) && fs::is_empty(output, error))) {
-      throw config_error(
-          absl::StrFormat("--output: %s exists already: remove it or choose another name", output));
-    }
-    fs::create_directories(path_, error);
-    lock_ = ::open(path_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (error || lock_ < 0 || ::access(path_.c_str(), W_OK) != 0) {
-      throw config_error(absl::StrFormat("--output: cannot write to %s: %s", path_,
-                                         error ? error.message() : std::strerror(errno)));
-    }
-    if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
-      ::close(lock_);
-      throw config_error(absl::StrFormat("--output: another build is writing %s", path_));
-    }
-    for (const fs::directory_entry& entry : fs::directory_iterator(path_)) fs::remove_all(entry);
-  }
-  ~WorkFolder() {
-    std::error_code ignored;
-    if (!published_) fs::remove_all(path_, ignored);
-    ::close(lock_);
-  }
-  WorkFolder(const WorkFolder&) = delete;
-  WorkFolder& operator=(const WorkFolder&) = delete;
-
-  std::string file(const std::string& name) const { return (fs::path(path_) / name).string(); }
-
-  void publish() {
-    sync_folder(path_, ExitCode::data);
-    rename_durably(path_, output_, ExitCode::data);
-    published_ = true;
-  }
-
- private:
-  std::string output_;
-  std::string path_;
-  int lock_ = -1;
-  bool published_ = false;
-};
 
 // Reports on one stage, at most once per MiB.
 class StageProgress {
@@ -168,33 +119,54 @@ std::vector<std::string> sample_text(const std::vector<std::string>& files,
   return sample;
 }
 
-void make_tokenizer(const std::vector<std::string>& files, const BuildOptions& options,
-                    const BuildReport& report, const Progress& progress, const std::string& path) {
-  if (!options.tokenizer.empty()) {
-    const Tokenizer given(options.tokenizer);  // refuses what is none before hours of work
-    write_file_durably(path, read_file(options.tokenizer, SIZE_MAX, ExitCode::data),
+// The same tokenizer from the folder's own copy of its files.
+std::unique_ptr<Tokenizer> copy_tokenizer(const Tokenizer& given, const WorkFolder& folder) {
+  for (const std::string& file : given.files()) {
+    const bool is_main = file == given.path();
+    const std::string name = is_main ? given.file_name() : fs::path(file).filename().string();
+    write_file_durably(folder.file(name), read_file(file, SIZE_MAX, ExitCode::data),
                        ExitCode::data);
-    return;
   }
-  const std::vector<std::string> sample = sample_text(files, options, report, progress);
-  progress({BuildStage::training_tokenizer, 0, 0});
-  train_tokenizer(sample, options.vocab_size, path);
+  return open_tokenizer(folder.file(given.file_name()));
 }
 
-TokenVocabulary vocabulary_of(const Tokenizer& tokenizer) {
-  if (tokenizer.eos_id() < 0) {
-    throw data_error(tokenizer.path() +
-                     ": has no end-of-sequence token, which separates documents: choose another");
+std::unique_ptr<Tokenizer> make_tokenizer(const std::vector<std::string>& files,
+                                          const BuildOptions& options, const BuildReport& report,
+                                          const Progress& progress, const WorkFolder& folder) {
+  const std::vector<std::string> sample = sample_text(files, options, report, progress);
+  progress({BuildStage::training_tokenizer, 0, 0});
+  const std::string path = folder.file("tokenizer.model");
+  train_tokenizer(sample, options.vocab_size, path);
+  return open_tokenizer(path);
+}
+
+int32_t eos_of(const Tokenizer& tokenizer, const std::string& eos_token) {
+  if (!eos_token.empty()) {
+    const int32_t id = tokenizer.token_id(eos_token);
+    if (id >= 0) return id;
+    throw data_error(
+        absl::StrFormat("--eos-token: %s has no token '%s'", tokenizer.path(), eos_token));
   }
-  return {tokenizer.vocab_size(), tokenizer.bos_id(), tokenizer.eos_id(), tokenizer.hash()};
+  if (tokenizer.eos_id() >= 0) return tokenizer.eos_id();
+  throw data_error(tokenizer.path() +
+                   ": does not say which token ends a document: pass --eos-token TEXT");
+}
+
+TokenVocabulary vocabulary_of(const Tokenizer& tokenizer, const std::string& eos_token) {
+  return {tokenizer.vocab_size(), tokenizer.bos_id(), eos_of(tokenizer, eos_token),
+          tokenizer.hash()};
 }
 
 // Encodes documents on all threads and appends them in their order.
 class Encoder {
  public:
-  Encoder(const Tokenizer& tokenizer, const BuildOptions& options, TokenFileWriter& train,
-          TokenFileWriter& validation)
-      : tokenizer_(tokenizer), options_(options), train_(train), validation_(validation) {}
+  Encoder(const Tokenizer& tokenizer, int32_t eos_id, const BuildOptions& options,
+          TokenFileWriter& train, TokenFileWriter& validation)
+      : tokenizer_(tokenizer),
+        eos_id_(eos_id),
+        options_(options),
+        train_(train),
+        validation_(validation) {}
 
   void add(std::string document) {
     num_bytes_ += static_cast<int64_t>(document.size());
@@ -221,6 +193,7 @@ class Encoder {
     for (size_t i = 0; i < documents_.size(); ++i) {
       try {
         tokenizer_.encode(documents_[i], tokens[i]);
+        check_no_eos(tokens[i]);
       } catch (...) {
 #pragma omp critical
         error = std::current_exception();
@@ -230,7 +203,16 @@ class Encoder {
     return tokens;
   }
 
+  // A special token never comes out of text; another one that was chosen to end documents may.
+  void check_no_eos(const std::vector<int32_t>& tokens) const {
+    if (std::find(tokens.begin(), tokens.end(), eos_id_) == tokens.end()) return;
+    throw data_error(absl::StrFormat(
+        "%s: the token '%s' that ends documents occurs in the text: pass another --eos-token",
+        tokenizer_.path(), tokenizer_.piece(eos_id_)));
+  }
+
   const Tokenizer& tokenizer_;
+  int32_t eos_id_;
   const BuildOptions& options_;
   TokenFileWriter& train_;
   TokenFileWriter& validation_;
@@ -250,14 +232,13 @@ void check_held_out(const BuildReport& report, double fraction) {
 }
 
 void encode_text(const std::vector<std::string>& files, const BuildOptions& options,
-                 const WorkFolder& folder, const Tokenizer& tokenizer, const Progress& progress,
-                 BuildReport& report) {
-  const TokenVocabulary vocabulary = vocabulary_of(tokenizer);
+                 const WorkFolder& folder, const Tokenizer& tokenizer,
+                 const TokenVocabulary& vocabulary, const Progress& progress, BuildReport& report) {
   TokenFileWriter train(folder.file("train.h5"), vocabulary);
   TokenFileWriter validation(folder.file("validation.h5"), vocabulary);
   StageProgress stage(progress, BuildStage::encoding, report.text.num_bytes);
   TextSource source(files, report.max_document_bytes);
-  Encoder encoder(tokenizer, options, train, validation);
+  Encoder encoder(tokenizer, vocabulary.eos_id, options, train, validation);
   for (std::string document; source.next(document);) {
     stage.add(document.size());
     encoder.add(std::move(document));
@@ -272,7 +253,7 @@ void encode_text(const std::vector<std::string>& files, const BuildOptions& opti
 }
 
 std::string description(const BuildOptions& options, const BuildReport& report,
-                        const Tokenizer& tokenizer) {
+                        const TokenVocabulary& vocabulary) {
   const auto split = [](const SplitCounts& counts) -> nlohmann::ordered_json {
     return {{"documents", counts.num_documents}, {"tokens", counts.num_tokens}};
   };
@@ -288,10 +269,10 @@ std::string description(const BuildOptions& options, const BuildReport& report,
       {"validation", split(report.validation)},
       {"validation_fraction", options.validation_fraction},
       {"seed", options.seed},
-      {"vocab_size", tokenizer.vocab_size()},
-      {"bos_id", tokenizer.bos_id()},
-      {"eos_id", tokenizer.eos_id()},
-      {"tokenizer_hash", tokenizer.hash()},
+      {"vocab_size", vocabulary.size},
+      {"bos_id", vocabulary.bos_id},
+      {"eos_id", vocabulary.eos_id},
+      {"tokenizer_hash", vocabulary.tokenizer_hash},
       {"max_document_bytes", report.max_document_bytes},
       {"documents_cut", report.text.num_cuts},
       {"documents_empty", report.text.num_empty},
@@ -315,20 +296,25 @@ bool is_held_out(int64_t document, double fraction, uint64_t seed) {
 BuildReport build_token_files(const BuildOptions& options, const Progress& progress) {
   check_options(options);
   const std::vector<std::string> files = list_text_files(options.inputs);
-  WorkFolder folder(fs::path(options.output + "/").parent_path().string());
+  // Refused before hours of work: what is no tokenizer, or has no end of documents.
+  const std::unique_ptr<Tokenizer> given =
+      options.tokenizer.empty() ? nullptr : open_tokenizer(options.tokenizer);
+  if (given != nullptr) eos_of(*given, options.eos_token);
+  WorkFolder folder(options.output);
   BuildReport report;
   report.num_files = std::ssize(files);
   report.text = count_text(files, progress);
   report.max_document_bytes = document_limit(report.text, options.validation_fraction);
   report.few_documents = report.max_document_bytes < TextSource::kMaxDocumentBytes;
-  const std::string model = folder.file("tokenizer.model");
-  make_tokenizer(files, options, report, progress, model);
-  const Tokenizer tokenizer(model);
-  report.vocab_size = tokenizer.vocab_size();
-  encode_text(files, options, folder, tokenizer, progress, report);
-  write_file_durably(folder.file("data.json"), description(options, report, tokenizer),
+  const std::unique_ptr<Tokenizer> tokenizer =
+      given == nullptr ? make_tokenizer(files, options, report, progress, folder)
+                       : copy_tokenizer(*given, folder);
+  const TokenVocabulary vocabulary = vocabulary_of(*tokenizer, options.eos_token);
+  report.vocab_size = vocabulary.size;
+  encode_text(files, options, folder, *tokenizer, vocabulary, progress, report);
+  write_file_durably(folder.file("data.json"), description(options, report, vocabulary),
                      ExitCode::data);
-  folder.publish();
+  folder.publish(ExitCode::data);
   return report;
 }
 

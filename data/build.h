@@ -1,6 +1,7 @@
 // `caravan data build`: text files in, a folder out that training reads:
 //   train.h5, validation.h5   token files (token_file.h); documents are held out whole
-//   tokenizer.model           the vocabulary, trained or copied
+//   tokenizer.model           the vocabulary, trained; or the files of the tokenizer that was given
+//                             (tokenizer.json and what belongs to it), copied
 //   data.json                 what was read and written: counts, bytes per token, sources
 // Memory does not grow with the input, apart from the list of file names. The same input, options
 // and version give the same vocabulary and tokens (HDF5 keeps the time, so not the same bytes).
@@ -22,7 +23,8 @@ struct BuildOptions {
   std::vector<std::string> inputs;  // files and folders: see list_text_files
   std::string output;               // a folder that does not exist yet, or is empty
   int vocab_size = 4096;            // of the vocabulary to train
-  std::string tokenizer;            // a .model file to use instead
+  std::string tokenizer;            // one to use instead: see open_tokenizer
+  std::string eos_token;            // ends documents; empty: that of the tokenizer
   double validation_fraction = 0.02;
   uint64_t seed = 1;
   int64_t sample_bytes = int64_t{4} << 20;  // of text that the vocabulary is trained on

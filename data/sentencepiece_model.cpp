@@ -62,6 +62,20 @@ std::string SentencePieceModel::piece(int32_t id) const {
   return library_->processor.IdToPiece(id);
 }
 
+PieceKind SentencePieceModel::kind(int32_t id) const {
+  if (library_->processor.IsControl(id)) return PieceKind::control;
+  if (library_->processor.IsUnknown(id)) return PieceKind::unknown;
+  if (library_->processor.IsUnused(id)) return PieceKind::unused;
+  return library_->processor.IsByte(id) ? PieceKind::byte : PieceKind::normal;
+}
+
+float SentencePieceModel::score(int32_t id) const { return library_->processor.GetScore(id); }
+
+int32_t SentencePieceModel::token_id(std::string_view piece) const {
+  const int id = library_->processor.PieceToId(piece);  // of <unk> when there is none
+  return library_->processor.IdToPiece(id) == piece ? id : -1;
+}
+
 int32_t SentencePieceModel::vocab_size() const { return library_->processor.GetPieceSize(); }
 int32_t SentencePieceModel::bos_id() const { return library_->processor.bos_id(); }
 int32_t SentencePieceModel::eos_id() const { return library_->processor.eos_id(); }

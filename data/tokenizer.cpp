@@ -1,11 +1,12 @@
 #include "data/tokenizer.h"
 
-#include <algorithm>
-#include <cstdlib>
-#include <unordered_map>
+#include <simdjson.h>
 
-#include "data/durable_file.h"
-#include "data/sentencepiece_model.h"
+#include <filesystem>
+
+#include "data/bpe_tokenizer.h"
+#include "data/sentencepiece_tokenizer.h"
+#include "data/tokenizer_json.h"
 #include "data/utf8.h"
 #include "runtime/error.h"
 #include "runtime/rng.h"
@@ -13,95 +14,58 @@
 namespace caravan {
 namespace {
 
-constexpr size_t kMaxModelBytes = size_t{256} << 20;
-constexpr int kFixedTokens = 256 + 3;  // bytes; unknown, bos and eos
-constexpr size_t kPieceBytes = size_t{256} << 10;
-// SentencePiece writes a space as U+2581, so that a U+2581 of the text would come back as a space.
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";
+namespace fs = std::filesystem;
 
-// Why each is set: whitespace is kept exactly and its runs may be tokens of their own (text with
-// indentation costs a third less), digits stay apart (numbers are read digit by digit, as Llama
-// does), everything unknown becomes bytes.
-std::unordered_map<std::string, std::string> training_options(int vocab_size) {
-  return {{"model_type", "bpe"},
-          {"vocab_size", absl::StrFormat("%d", vocab_size)},
-          {"byte_fallback", "true"},
-          {"normalization_rule_name", "identity"},
-          {"add_dummy_prefix", "false"},
-          {"remove_extra_whitespaces", "false"},
-          {"allow_whitespace_only_pieces", "true"},
-          {"split_digits", "true"},
-          {"character_coverage", "0.9999"},
-          {"max_sentence_length", "16777216"},
-          {"num_threads", "2"},
-          {"minloglevel", "4"}};
+bool is_tokenizer_file(const std::string& path) {
+  std::error_code error;
+  return fs::is_regular_file(path, error);
 }
 
-// The number after the last `before` in a reason of SentencePiece that speaks of `problem`; else 0.
-int number_in(const std::string& reason, const char* problem, std::string_view before) {
-  const size_t at = reason.rfind(before);
-  const bool found = reason.find(problem) != std::string::npos && at != std::string::npos;
-  return found ? std::atoi(reason.c_str() + at + before.size()) : 0;
-}
-
-Error training_error(const std::string& reason, int vocab_size) {
-  const int largest = number_in(reason, "Vocabulary size too high", "<= ");
-  if (largest > 0) {
-    return data_error(absl::StrFormat(
-        "tokenizer: the text is too small for a vocabulary of %d; it allows at most %d: add text "
-        "or pass --vocab-size %d",
-        vocab_size, largest, largest));
+std::unique_ptr<Tokenizer> open_folder(const std::string& folder) {
+  const std::string json = (fs::path(folder) / "tokenizer.json").string();
+  const std::string model = (fs::path(folder) / "tokenizer.model").string();
+  if (is_tokenizer_file(json)) {
+    const std::string unsupported = why_not_byte_level(json);
+    if (unsupported.empty()) return std::make_unique<BpeTokenizer>(json);
+    if (!is_tokenizer_file(model)) throw data_error(unsupported);
+    return std::make_unique<SentencePieceTokenizer>(model, /*in_folder=*/true);
   }
-  const int needed = number_in(reason, "smaller than required_chars", " vs ");
-  if (needed > kFixedTokens) {
-    return data_error(absl::StrFormat(
-        "tokenizer: the text has %d different characters, which with %d bytes and control tokens "
-        "do not fit into a vocabulary of %d: pass --vocab-size %d or more",
-        needed - kFixedTokens, kFixedTokens, vocab_size, needed));
-  }
-  return data_error("tokenizer: training failed: " + reason);
+  if (is_tokenizer_file(model))
+    return std::make_unique<SentencePieceTokenizer>(model, /*in_folder=*/true);
+  throw data_error(folder +
+                   ": has neither tokenizer.json nor tokenizer.model: name a folder or file of a "
+                   "tokenizer");
 }
 
 }  // namespace
 
-Tokenizer::Tokenizer(const std::string& path) : path_(path) {
-  const std::string serialized = read_file(path, kMaxModelBytes, ExitCode::data);
-  hash_ = absl::StrFormat("%016x", stable_hash(serialized));
-  try {
-    model_ = std::make_unique<SentencePieceModel>(serialized);
-  } catch (const std::runtime_error&) {
-    throw data_error(path + ": is not a SentencePiece model (a file such as tokenizer.model)");
-  }
-  for (const char c : kSpaceMark) {
-    space_mark_ids_.push_back(model_->byte_id(static_cast<uint8_t>(c)));
-  }
-  if (space_mark_ids_.front() < 0) space_mark_ids_.clear();
-  std::vector<int32_t> probe;
-  model_->encode("a", probe);
-  adds_space_ = !probe.empty() && model_->piece(probe.front()).starts_with(kSpaceMark);
-}
+Tokenizer::Tokenizer(const std::string& path, std::string_view contents)
+    : path_(path), hash_(absl::StrFormat("%016x", stable_hash(contents))), files_{path} {}
 
 Tokenizer::~Tokenizer() = default;
 
-void Tokenizer::encode_piece(std::string_view text, std::vector<int32_t>& ids) const {
-  if (space_mark_ids_.empty()) return model_->encode(text, ids);
-  while (true) {
-    const size_t mark = text.find(kSpaceMark);
-    model_->encode(text.substr(0, mark), ids);
-    if (mark == std::string_view::npos) return;
-    ids.insert(ids.end(), space_mark_ids_.begin(), space_mark_ids_.end());
-    text.remove_prefix(mark + kSpaceMark.size());
+void Tokenizer::check_id(int32_t id) const {
+  check(id >= 0 && id < vocab_size(), "tokenizer: id %d of a vocabulary of %d", id, vocab_size());
+}
+
+void Tokenizer::add_files(std::span<const std::string_view> names) {
+  for (const std::string_view name : names) {
+    const std::string file = (fs::path(path_).parent_path() / name).string();
+    if (fs::path(path_).filename() != name && is_tokenizer_file(file)) files_.push_back(file);
   }
 }
 
+void Tokenizer::encode(std::string_view text, SpecialTokens special,
+                       std::vector<int32_t>& ids) const {
+  if (text.empty()) return;
+  if (simdjson::validate_utf8(text.data(), text.size())) return encode_valid(text, special, ids);
+  std::string repaired(text);
+  replace_invalid_utf8(repaired);
+  encode_valid(repaired, special, ids);
+}
+
 void Tokenizer::encode(std::string_view text, std::vector<int32_t>& ids) const {
-  // A vocabulary that puts a space before every text would put one before every piece.
-  if (adds_space_) return model_->encode(text, ids);
-  while (!text.empty()) {
-    const size_t size = line_cut(text, kPieceBytes);
-    encode_piece(text.substr(0, size), ids);
-    text.remove_prefix(size);
-  }
+  encode(text, SpecialTokens::skip, ids);
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
@@ -110,34 +74,35 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text) const {
   return ids;
 }
 
-std::string Tokenizer::decode(std::span<const int32_t> ids) const {
+void Tokenizer::encode_with_special(std::string_view text, std::vector<int32_t>& ids) const {
+  encode(text, SpecialTokens::show, ids);
+}
+
+std::vector<int32_t> Tokenizer::encode_with_special(std::string_view text) const {
+  std::vector<int32_t> ids;
+  encode_with_special(text, ids);
+  return ids;
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids, SpecialTokens special) const {
+  std::string text;
+  bool at_start = adds_space();
   for (const int32_t id : ids) {
-    check(id >= 0 && id < vocab_size(), "tokenizer: id %d of a vocabulary of %d", id, vocab_size());
+    check_id(id);
+    std::string_view bytes = token_bytes(id, special);
+    if (at_start && bytes.starts_with(' ')) bytes.remove_prefix(1);
+    at_start = at_start && token_bytes(id, special).empty();
+    text += bytes;
   }
-  return model_->decode(ids);
+  replace_invalid_utf8(text);
+  return text;
 }
 
-std::string Tokenizer::piece(int32_t id) const {
-  check(id >= 0 && id < vocab_size(), "tokenizer: id %d of a vocabulary of %d", id, vocab_size());
-  return model_->piece(id);
-}
-
-int32_t Tokenizer::vocab_size() const { return model_->vocab_size(); }
-int32_t Tokenizer::bos_id() const { return model_->bos_id(); }
-int32_t Tokenizer::eos_id() const { return model_->eos_id(); }
-
-void train_tokenizer(std::span<const std::string> sample, int vocab_size,
-                     const std::string& output_path) {
-  const bool empty = std::all_of(sample.begin(), sample.end(),
-                                 [](const std::string& text) { return text.empty(); });
-  if (empty) throw data_error("tokenizer: there is no text to train a vocabulary on");
-  std::string serialized;
-  try {
-    serialized = train_sentencepiece(training_options(vocab_size), sample);
-  } catch (const std::runtime_error& error) {
-    throw training_error(error.what(), vocab_size);
-  }
-  write_file_durably(output_path, serialized, ExitCode::data);
+std::unique_ptr<Tokenizer> open_tokenizer(const std::string& path) {
+  std::error_code error;
+  if (fs::is_directory(path, error)) return open_folder(path);
+  if (path.ends_with(".json")) return std::make_unique<BpeTokenizer>(path);
+  return std::make_unique<SentencePieceTokenizer>(path);
 }
 
 }  // namespace caravan

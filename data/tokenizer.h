@@ -1,8 +1,8 @@
-// Text to token ids and back, with a SentencePiece vocabulary (.model file), and the training of
-// such a vocabulary. No chat templates, no special-token parsing: "</s>" in a text is plain text.
+// Text to token ids and back: the interface of all tokenizers, and how one is opened. Kinds are
+// SentencePieceTokenizer (a .model file) and BpeTokenizer (byte-level BPE, a tokenizer.json). No
+// chat templates.
 //
-// Text is UTF-8. With a vocabulary from train_tokenizer(), decode(encode(x)) == x for every valid
-// UTF-8 x: nothing is normalised, spaces and newlines are kept, unknown characters become bytes.
+// Text is UTF-8; what is not becomes U+FFFD (data/utf8.h). Ids are in [0, vocab_size()).
 // Threads: const members may be called from any number of threads.
 // Errors: data_error, one line, with the name of the file.
 #pragma once
@@ -16,45 +16,70 @@
 
 namespace caravan {
 
-class SentencePieceModel;
+// What becomes of special tokens (bos, eos, marks of a chat) when ids turn into text.
+enum class SpecialTokens { skip, show };
 
 class Tokenizer {
  public:
-  explicit Tokenizer(const std::string& path);
-  ~Tokenizer();
+  virtual ~Tokenizer();
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  // Appends the ids of `text`, without bos or eos. Long texts are encoded in pieces of about
-  // 256 KiB, cut before a line, so that the memory used does not grow with the text.
+  // Appends the ids of `text`, without prefix and suffix. A special token that is spelled out in
+  // the text is plain text: no document can forge the end of a document. Added tokens that are not
+  // special are recognised.
   void encode(std::string_view text, std::vector<int32_t>& ids) const;
   std::vector<int32_t> encode(std::string_view text) const;
 
-  // Control tokens (bos, eos) decode to nothing. Ids must be in [0, vocab_size).
-  std::string decode(std::span<const int32_t> ids) const;
-  std::string piece(int32_t id) const;  // the vocabulary's own name of a token: "▁the", "</s>"
+  // The same, but special tokens are recognised: for text that a program has put together.
+  void encode_with_special(std::string_view text, std::vector<int32_t>& ids) const;
+  std::vector<int32_t> encode_with_special(std::string_view text) const;
 
-  int32_t vocab_size() const;
-  int32_t bos_id() const;  // -1 when the vocabulary has none
-  int32_t eos_id() const;
+  // What the tokenizer wants before and after a single sequence (bos, say); both may be empty.
+  virtual std::span<const int32_t> prefix_ids() const = 0;
+  virtual std::span<const int32_t> suffix_ids() const = 0;
 
-  const std::string& path() const { return path_; }
-  const std::string& hash() const { return hash_; }  // of the file: 16 hexadecimal digits
+  // Valid UTF-8: what tokens leave broken becomes U+FFFD. DecodeStream does it token by token.
+  std::string decode(std::span<const int32_t> ids,
+                     SpecialTokens special = SpecialTokens::skip) const;
+  // The bytes that a token stands for: perhaps a part of a character. Special tokens have none
+  // when they are skipped, and their names when they are shown.
+  virtual std::string_view token_bytes(int32_t id, SpecialTokens special) const = 0;
+  // A space that decoding drops at the very beginning, because encoding has put it there.
+  virtual bool adds_space() const { return false; }
+
+  virtual std::string piece(int32_t id) const = 0;  // the vocabulary's name: "▁the", "</s>"
+  virtual int32_t token_id(std::string_view piece) const = 0;  // -1: there is no such token
+  virtual bool is_special(int32_t id) const = 0;
+  virtual int32_t vocab_size() const = 0;  // the largest id + 1
+  virtual int32_t bos_id() const = 0;      // -1 when there is none
+  virtual int32_t eos_id() const = 0;
+
+  const std::string& path() const { return path_; }  // the file that was read
+  const std::string& hash() const { return hash_; }  // of that file: 16 hexadecimal digits
+
+  // path(), then the other files that belong to it and lie in its folder: copied together under
+  // `file_name()` and their own names, they are the same tokenizer elsewhere.
+  const std::vector<std::string>& files() const { return files_; }
+  virtual std::string file_name() const = 0;  // "tokenizer.json" or "tokenizer.model"
+
+ protected:
+  Tokenizer(const std::string& path, std::string_view contents);
+  void check_id(int32_t id) const;
+  void add_files(std::span<const std::string_view> names);  // those that are there
 
  private:
-  void encode_piece(std::string_view text, std::vector<int32_t>& ids) const;
+  virtual void encode_valid(std::string_view text, SpecialTokens special,
+                            std::vector<int32_t>& ids) const = 0;
+  void encode(std::string_view text, SpecialTokens special, std::vector<int32_t>& ids) const;
 
   std::string path_;
   std::string hash_;
-  std::unique_ptr<SentencePieceModel> model_;
-  std::vector<int32_t> space_mark_ids_;  // the bytes of U+2581; empty without byte fallback
-  bool adds_space_ = false;              // the vocabulary puts a space before every text
+  std::vector<std::string> files_;
 };
 
-// Trains a BPE vocabulary on the sample and writes it to `output_path` (durably, by rename). Each
-// element of the sample is a piece of text, best a few KiB that end with a line. The same sample
-// gives the same file. Time grows with the sample: about 1 s per MB.
-void train_tokenizer(std::span<const std::string> sample, int vocab_size,
-                     const std::string& output_path);
+// Opens a tokenizer.json, a SentencePiece .model, or a folder with one of them (of Hugging Face or
+// of `caravan data build`): its tokenizer.json when that is byte-level BPE, else tokenizer.model.
+std::unique_ptr<Tokenizer> open_tokenizer(const std::string& path);
 
 }  // namespace caravan

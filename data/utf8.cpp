@@ -2,6 +2,8 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
+
 namespace caravan {
 namespace {
 
@@ -66,6 +68,19 @@ size_t line_cut(std::string_view text, size_t limit_bytes) {
   size_t end = limit_bytes;
   while (limit_bytes - end < 3 && (static_cast<uint8_t>(text[end]) & 0xC0) == 0x80) --end;
   return end;
+}
+
+size_t incomplete_tail(std::string_view text) {
+  for (size_t size = 1; size <= std::min<size_t>(text.size(), 3); ++size) {
+    const std::string_view tail = text.substr(text.size() - size);
+    if ((static_cast<uint8_t>(tail[0]) & 0xC0) == 0x80) continue;
+    const Part part = next_part(tail);
+    return !part.valid && part.size == size &&
+                   classify(static_cast<uint8_t>(tail[0])).num_following > 0
+               ? size
+               : 0;
+  }
+  return 0;
 }
 
 }  // namespace caravan

@@ -15,4 +15,8 @@ int64_t replace_invalid_utf8(std::string& text);
 // last newline in reach, or, where a line is longer than that, whole characters.
 size_t line_cut(std::string_view text, size_t limit_bytes);
 
+// How many bytes at the end (0 to 3) are the beginning of a character that further bytes could
+// complete.
+size_t incomplete_tail(std::string_view text);
+
 }  // namespace caravan

@@ -152,8 +152,13 @@ void add_build(CLI::App& data) {
   CLI::Option* vocabulary =
       command->add_option("--vocab-size", options.vocab_size, "size of the vocabulary to train")
           ->capture_default_str();
-  command->add_option("--tokenizer", options.tokenizer, "use this SentencePiece .model instead")
+  command
+      ->add_option("--tokenizer", options.tokenizer,
+                   "use this one instead: a folder or file with a byte-level BPE (tokenizer.json) "
+                   "or a SentencePiece .model")
       ->excludes(vocabulary);
+  command->add_option("--eos-token", options.eos_token,
+                      "the token that ends a document, if the tokenizer does not say");
   command
       ->add_option("--validation-fraction", options.validation_fraction,
                    "share of the documents that is held out")
@@ -169,7 +174,7 @@ void add_build(CLI::App& data) {
 
 std::string tokenizer_path(const ShowOptions& options, const std::string& token_file) {
   if (!options.tokenizer.empty()) return options.tokenizer;
-  return (fs::path(token_file).parent_path() / "tokenizer.model").string();
+  return fs::absolute(token_file).parent_path().string();
 }
 
 void check_tokenizer(const Tokenizer& tokenizer, const TokenFile& file) {
@@ -182,7 +187,8 @@ void check_tokenizer(const Tokenizer& tokenizer, const TokenFile& file) {
 // Prints the tokens of one window in runs of what is trained on and what is not.
 class SamplePrinter {
  public:
-  SamplePrinter(const Tokenizer& tokenizer, std::ostream& out) : tokenizer_(tokenizer), out_(out) {}
+  SamplePrinter(const Tokenizer& tokenizer, const TokenVocabulary& vocabulary, std::ostream& out)
+      : tokenizer_(tokenizer), vocabulary_(vocabulary), out_(out) {}
 
   void token(int32_t id, bool is_trained) {
     if (is_trained != is_trained_) {
@@ -190,7 +196,7 @@ class SamplePrinter {
       out_ << (is_trained ? "]]" : "[[");
       is_trained_ = is_trained;
     }
-    const bool is_control = id == tokenizer_.bos_id() || id == tokenizer_.eos_id();
+    const bool is_control = id == vocabulary_.bos_id || id == vocabulary_.eos_id;
     if (!is_control) return run_.push_back(id);
     flush();
     out_ << tokenizer_.piece(id);
@@ -214,16 +220,17 @@ class SamplePrinter {
   }
 
   const Tokenizer& tokenizer_;
+  const TokenVocabulary& vocabulary_;
   std::ostream& out_;
   std::vector<int32_t> run_;
   bool is_trained_ = true;
 };
 
-void print_sample(const Batch& batch, const Tokenizer& tokenizer, int32_t eos_id,
+void print_sample(const Batch& batch, const Tokenizer& tokenizer, const TokenVocabulary& vocabulary,
                   std::ostream& out) {
-  SamplePrinter printer(tokenizer, out);
+  SamplePrinter printer(tokenizer, vocabulary, out);
   for (size_t i = 0; i < batch.ids.size(); ++i) {
-    const bool follows_eos = i > 0 && batch.ids[i - 1] == eos_id;
+    const bool follows_eos = i > 0 && batch.ids[i - 1] == vocabulary.eos_id;
     if (follows_eos) printer.border();
     printer.token(batch.ids[i], i > 0 && batch.targets[i - 1] != kIgnore);
   }
@@ -275,7 +282,7 @@ void add_data_show(CLI::App& data) {
       ->capture_default_str()
       ->check(kSeeds);
   command->add_option("--tokenizer", options->tokenizer,
-                      "the .model file, if it is elsewhere or of a .bin");
+                      "its folder or file, if it is elsewhere or of a .bin");
   command
       ->add_option("--eos-token-id", options->eos_token_id,
                    "of .bin files: the token between documents, if not the tokenizer's eos")
@@ -290,8 +297,8 @@ void add_data_show(CLI::App& data) {
 void show_samples(const ShowOptions& options, std::ostream& out) {
   const std::unique_ptr<TokenFile> opened = open_to_show(options);
   const TokenFile& file = *opened;
-  const Tokenizer tokenizer(tokenizer_path(options, file.path()));
-  check_tokenizer(tokenizer, file);
+  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(tokenizer_path(options, file.path()));
+  check_tokenizer(*tokenizer, file);
   const Sampler sampler({{&file, 1.0}},
                         {.sequence_len = options.sequence_len,
                          .seed = options.seed,
@@ -309,7 +316,7 @@ void show_samples(const ShowOptions& options, std::ostream& out) {
     const int64_t sample = options.first_sample + i;
     sampler.fill({sample, 1}, batch);
     print_header(sampler, file, sample, batch, out);
-    print_sample(batch, tokenizer, file.vocabulary().eos_id, out);
+    print_sample(batch, *tokenizer, file.vocabulary(), out);
   }
 }
 

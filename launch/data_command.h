@@ -18,7 +18,7 @@ void add_data_command(CLI::App& app);
 
 struct ShowOptions {
   std::string path;         // a folder made by `data build` (its train.h5), or a token file
-  std::string tokenizer{};  // empty: tokenizer.model beside the token file
+  std::string tokenizer{};  // empty: the one beside the token file
   std::optional<int64_t> eos_token_id{};  // of .bin files; absent: the tokenizer's
   int64_t num_samples = 2;
   int64_t first_sample = 0;

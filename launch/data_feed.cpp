@@ -49,13 +49,11 @@ BatchLayout batch_layout(const Config& config, const Mesh& mesh) {
 GivenVocabulary given_vocabulary(const DataConfig& data) {
   GivenVocabulary given;
   if (!data.tokenizer.empty()) {
-    const std::filesystem::path path = data.tokenizer;
-    const bool is_folder = std::filesystem::is_directory(path);
-    const Tokenizer tokenizer(is_folder ? (path / "tokenizer.model").string() : data.tokenizer);
-    given = {.size = tokenizer.vocab_size(),
-             .bos_id = tokenizer.bos_id(),
-             .eos_id = tokenizer.eos_id(),
-             .tokenizer_hash = tokenizer.hash()};
+    const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(data.tokenizer);
+    given = {.size = tokenizer->vocab_size(),
+             .bos_id = tokenizer->bos_id(),
+             .eos_id = tokenizer->eos_id(),
+             .tokenizer_hash = tokenizer->hash()};
   }
   if (data.vocab_size > 0) given.size = data.vocab_size;
   if (data.eos_token_id) given.eos_id = data.eos_token_id;

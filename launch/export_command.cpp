@@ -34,7 +34,7 @@ SafetensorsDType dtype_of(const ExportRequest& request, const ModelSource& sourc
 int64_t shard_bytes(const ExportRequest& request) {
   if (const auto bytes = parse_bytes(request.max_shard_size); bytes && *bytes > 0) return *bytes;
   throw config_error(
-      absl::StrFormat("--max-shard-size %s: expected a size such as 5GB", request.max_shard_size));
+      absl::StrFormat("--max-shard-size %s: expected a size such as 5GiB", request.max_shard_size));
 }
 
 void check_request(const ExportRequest& request) {
@@ -146,7 +146,7 @@ void add_export_command(CLI::App& app) {
   command->add_option("--format", request->format, "hf");
   command->add_option("--dtype", request->dtype,
                       "auto (as it was imported, else float32), float32 or bfloat16");
-  command->add_option("--max-shard-size", request->max_shard_size, "of a file of weights [5GB]");
+  command->add_option("--max-shard-size", request->max_shard_size, "of a file of weights [5GiB]");
   command->add_option("--tokenizer", request->tokenizer,
                       "a tokenizer's file or folder; left out: that of the checkpoint");
   command->add_option("--parity-tokens", request->parity_tokens,

@@ -19,7 +19,7 @@ struct ExportRequest {
   std::string output;      // must not exist
   std::string format = "hf";
   std::string dtype = "auto";  // float32, bfloat16; auto: as it was imported, else float32
-  std::string max_shard_size = "5GB";
+  std::string max_shard_size = "5GiB";
   std::string tokenizer = {};               // a file or folder; "": that of the checkpoint
   int64_t parity_tokens = 64;               // that logits are compared on; 0: none are
   std::vector<std::string> overrides = {};  // of parallel and runtime

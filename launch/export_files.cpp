@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 constexpr char kGenerationConfig[] = "generation_config.json";
 constexpr int64_t kMaxAssetBytes = int64_t{256} << 20;
 
-const Asset* find(const std::vector<Asset>& assets, std::string_view name) {
+const Asset* find_asset(const std::vector<Asset>& assets, std::string_view name) {
   const auto found = std::ranges::find(assets, name, &Asset::name);
   return found == assets.end() ? nullptr : &*found;
 }
@@ -27,8 +27,10 @@ const Asset* find(const std::vector<Asset>& assets, std::string_view name) {
 std::vector<Asset> tokenizer_assets(const ModelSource& source, const std::string& tokenizer) {
   std::vector<Asset> assets;
   if (!tokenizer.empty()) {
-    for (const std::string& path : open_tokenizer(tokenizer)->files()) {
-      assets.push_back({fs::path(path).filename().string(), path});
+    const std::unique_ptr<Tokenizer> opened = open_tokenizer(tokenizer);
+    for (const std::string& path : opened->files()) {
+      const bool is_main = path == opened->path();
+      assets.push_back({is_main ? opened->file_name() : fs::path(path).filename().string(), path});
     }
     return assets;
   }
@@ -39,9 +41,9 @@ std::vector<Asset> tokenizer_assets(const ModelSource& source, const std::string
 }
 
 // The tokenizer that they are, to look into; null when there is none that this program reads.
-std::unique_ptr<Tokenizer> open(const std::vector<Asset>& assets, std::string& reason) {
-  const Asset* file = find(assets, "tokenizer.json");
-  if (file == nullptr) file = find(assets, "tokenizer.model");
+std::unique_ptr<Tokenizer> try_open(const std::vector<Asset>& assets, std::string& reason) {
+  const Asset* file = find_asset(assets, "tokenizer.json");
+  if (file == nullptr) file = find_asset(assets, "tokenizer.model");
   if (file == nullptr) return nullptr;
   try {
     return open_tokenizer(file->path);
@@ -60,7 +62,7 @@ void add_tokenizer(const std::vector<Asset>& assets, const Tokenizer* tokenizer,
     return;
   }
   const auto* pieces = dynamic_cast<const SentencePieceTokenizer*>(tokenizer);
-  if (pieces == nullptr || find(assets, "tokenizer.json") != nullptr) return;
+  if (pieces == nullptr || find_asset(assets, "tokenizer.json") != nullptr) return;
   for (auto& [name, text] : hf_tokenizer_files(*pieces)) {
     std::erase_if(files.copies, [&](const Asset& asset) { return asset.name == name; });
     files.texts[name] = std::move(text);
@@ -82,7 +84,7 @@ ExportFiles export_files(const ModelSource& source, const std::string& tokenizer
   ExportFiles files;
   const std::vector<Asset> assets = tokenizer_assets(source, tokenizer);
   std::string unreadable;
-  const std::unique_ptr<Tokenizer> opened = open(assets, unreadable);
+  const std::unique_ptr<Tokenizer> opened = try_open(assets, unreadable);
   if (!unreadable.empty())
     files.notes.push_back("the tokenizer is passed on unread: " + unreadable);
   add_tokenizer(assets, opened.get(), files);
@@ -95,7 +97,7 @@ ExportFiles export_files(const ModelSource& source, const std::string& tokenizer
   config.tensor_prefix.clear();  // the text model alone
   const DType stored = dtype == SafetensorsDType::bf16 ? DType::bf16 : DType::f32;
   files.texts[kHfConfigName] = write_hf_config(config, stored, CARAVAN_VERSION);
-  if (find(files.copies, kGenerationConfig) == nullptr) {
+  if (find_asset(files.copies, kGenerationConfig) == nullptr) {
     files.texts[kGenerationConfig] = write_generation_config(config);
   }
   return files;

@@ -7,6 +7,7 @@
 #include "launch/config.h"
 #include "launch/data_command.h"
 #include "launch/doctor_command.h"
+#include "launch/export_command.h"
 #include "launch/import_command.h"
 #include "launch/plan_command.h"
 #include "launch/supervise_command.h"
@@ -42,6 +43,7 @@ int main(int argc, char** argv) {
   caravan::add_plan_command(app);
   caravan::add_data_command(app);
   caravan::add_import_command(app);
+  caravan::add_export_command(app);
   caravan::add_ckpt_command(app);
   caravan::add_doctor_command(app);
   return caravan::run_command_line(app, argc, argv);

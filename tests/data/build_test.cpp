@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "data/sampler.h"
-#include "data/tokenizer.h"
+#include "data/sentencepiece_tokenizer.h"
 #include "runtime/rng.h"
 #include "support.h"
 
@@ -66,7 +66,7 @@ class Build : public testing::Test {
   }
   static std::vector<std::string> decoded(const std::string& folder, const std::string& split) {
     const Hdf5TokenFile file(token_file_path(folder, split));
-    const Tokenizer tokenizer(folder + "/tokenizer.model");
+    const SentencePieceTokenizer tokenizer(folder + "/tokenizer.model");
     std::vector<std::string> documents;
     for (int64_t d = 0; d < file.num_documents(); ++d) {
       const int64_t begin = file.document_begin(d);

@@ -4,7 +4,7 @@
 #include <sstream>
 
 #include "data/build.h"
-#include "data/tokenizer.h"
+#include "data/sentencepiece_tokenizer.h"
 #include "support.h"
 
 namespace caravan {

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "data/tokenizer.h"
+#include "data/sentencepiece_tokenizer.h"
 #include "tests/data/foreign_token_files.h"
 #include "tests/data/support.h"
 
@@ -30,7 +30,7 @@ TEST_F(DataFeedTest, KeysWinOverTheTokenizer) {
   std::vector<std::string> sample;
   for (int i = 0; i < 50; ++i) sample.push_back("line " + std::to_string(i) + " of the sample\n");
   train_tokenizer(sample, 300, folder_.file("tokenizer.model"));
-  const Tokenizer tokenizer(folder_.file("tokenizer.model"));
+  const SentencePieceTokenizer tokenizer(folder_.file("tokenizer.model"));
   for (const std::string& path : {folder_.file("tokenizer.model"), folder_.path()}) {
     DataConfig data;
     data.tokenizer = path;

@@ -1,4 +1,4 @@
-#include "data/tokenizer.h"
+#include "data/sentencepiece_tokenizer.h"
 
 #include <numeric>
 
@@ -31,18 +31,18 @@ class TokenizerTest : public testing::Test {
   static void SetUpTestSuite() {
     folder_ = new DataFolder;
     train_tokenizer(sample(), 350, folder_->file("t.model"));
-    tokenizer_ = new Tokenizer(folder_->file("t.model"));
+    tokenizer_ = new SentencePieceTokenizer(folder_->file("t.model"));
   }
   static void TearDownTestSuite() {
     delete tokenizer_;
     delete folder_;
   }
   static DataFolder* folder_;
-  static Tokenizer* tokenizer_;
+  static SentencePieceTokenizer* tokenizer_;
 };
 
 DataFolder* TokenizerTest::folder_ = nullptr;
-Tokenizer* TokenizerTest::tokenizer_ = nullptr;
+SentencePieceTokenizer* TokenizerTest::tokenizer_ = nullptr;
 
 TEST_F(TokenizerTest, DecodesWhatItEncoded) {
   std::string with_zero = "a";
@@ -100,18 +100,19 @@ TEST_F(TokenizerTest, HasControlTokens) {
 
 TEST_F(TokenizerTest, TrainingIsDeterministic) {
   train_tokenizer(sample(), 350, folder_->file("again.model"));
-  EXPECT_EQ(Tokenizer(folder_->file("again.model")).hash(), tokenizer_->hash());
+  EXPECT_EQ(SentencePieceTokenizer(folder_->file("again.model")).hash(), tokenizer_->hash());
 }
 
 TEST_F(TokenizerTest, SaysWhatIsWrong) {
-  expect_contains(message_of(ExitCode::data, [] { Tokenizer(folder_->file("none.model")); }),
-                  {"none.model", "No such file"});
+  expect_contains(
+      message_of(ExitCode::data, [] { SentencePieceTokenizer(folder_->file("none.model")); }),
+      {"none.model", "No such file"});
   const std::string path = folder_->write("bad.model", "this is no model");
-  expect_contains(message_of(ExitCode::data, [&] { Tokenizer t(path); }),
+  expect_contains(message_of(ExitCode::data, [&] { SentencePieceTokenizer t(path); }),
                   {path, "not a SentencePiece model"});
   const std::string empty = folder_->write("empty.model", "");
-  message_of(ExitCode::data, [&] { Tokenizer t(empty); });
-  message_of(ExitCode::data, [] { Tokenizer t(folder_->path()); });
+  message_of(ExitCode::data, [&] { SentencePieceTokenizer t(empty); });
+  message_of(ExitCode::data, [] { SentencePieceTokenizer t(folder_->path()); });
 }
 
 TEST_F(TokenizerTest, NamesTheSmallestVocabulary) {
