@@ -41,7 +41,7 @@ if [ "${SANITIZE:-1}" != 0 ]; then
   count_cases build-sanitize >>build-sanitize/test-summary.txt
   announce "fuzzing"
   install_packages clang libclang-rt-14-dev
-  ./tests/fuzz/run.sh 20000
+  ./tests/fuzz/run.sh 200000 60
   echo "with sanitizers:" && cat build-sanitize/test-summary.txt
 fi
 cat build/test-summary.txt
