@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "checkpoint/directory.h"
 #include "checkpoint/manifest.h"
 #include "launch/log.h"
@@ -119,6 +120,11 @@ void show_checkpoint(const std::string& checkpoint, bool with_tensors, std::ostr
   line("written by", "caravan " + header.tool_version);
   line("files",
        absl::StrFormat("%d, %s", manifest.files.size(), format_bytes(total_bytes(manifest))));
+  if (!manifest.assets.empty()) {
+    line("assets", absl::StrJoin(manifest.assets, " ", [](std::string* out, const FileRecord& file) {
+           out->append(file.name);
+         }));
+  }
   line("tensors",
        absl::StrFormat("%d, %s values", manifest.tensors.size(), format_count(num_values)));
   for (const auto& [key, value] : header.counters) line(key, format_count(value));

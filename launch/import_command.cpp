@@ -14,6 +14,7 @@
 #include "launch/reference_logits.h"
 #include "launch/run_state.h"
 #include "runtime/error.h"
+#include "runtime/rng.h"
 
 namespace caravan {
 namespace {
@@ -66,11 +67,12 @@ SaveResult save(const ImportRequest& request, const ModelSource& source, Session
   save.folder = output.parent_path().string();
   save.name = output.filename().string();
   save.header.run_id = "import-" + new_name(session.world());
-  save.header.config_hash = config_hash(session.config());
+  const std::string model = to_yaml(source.model());
+  save.header.config_hash = absl::StrFormat("%016x", stable_hash(model));
   save.header.tool_version = CARAVAN_VERSION;
   for (const Axis axis : kAxes) save.header.layout[std::string(name(axis))] = mesh.size(axis);
   save.header.layout["zero"] = session.config().parallel.zero;
-  save.header.texts[kModelText] = to_yaml(source.model());
+  save.header.texts[kModelText] = model;
   save.shards = shards_to_save(session.plan(), mesh, session.arena());
   if (session.is_first_rank()) save.assets = source.assets();
   WriterThread writer;
