@@ -31,6 +31,21 @@ struct HfConfigReader {
   HfConfig& config;
 };
 
+RopeScaling scaling_of(JsonKeys& dict) {
+  const auto number = [&](const char* key) {
+    const auto value = dict.real(key, kPositive);
+    if (!value) dict.fail(key, "a number");
+    return *value;
+  };
+  const char* const original = "original_max_position_embeddings";
+  const auto positions = dict.integer(original, kPositions);
+  if (!positions) dict.fail(original, "an integer");
+  return {.factor = number("factor"),
+          .low_freq_factor = number("low_freq_factor"),
+          .high_freq_factor = number("high_freq_factor"),
+          .original_max_position_embeddings = *positions};
+}
+
 // {"rope_type": "llama3", ...}; versions 5 have rope_theta in it, too.
 RopeKeys rope_of(JsonKeys dict, double theta, std::span<const std::string> ignored_keys) {
   RopeKeys rope{.theta = dict.real("rope_theta", kPositive).value_or(theta), .scaling = {}};
@@ -38,23 +53,12 @@ RopeKeys rope_of(JsonKeys dict, double theta, std::span<const std::string> ignor
   if (type && old_type && *type != *old_type) dict.fail("type", "the same as rope_type");
   const std::string name = type.value_or(old_type.value_or("default"));
   if (name == "llama3") {
-    const auto need = [&](const char* key) {
-      const auto value = dict.real(key, kPositive);
-      if (!value) dict.fail(key, "a number");
-      return *value;
-    };
-    rope.scaling = {.factor = need("factor"),
-                    .low_freq_factor = need("low_freq_factor"),
-                    .high_freq_factor = need("high_freq_factor"),
-                    .original_max_position_embeddings = 0};
-    const char* const original = "original_max_position_embeddings";
-    const auto positions = dict.integer(original, kPositions);
-    if (!positions) dict.fail(original, "an integer");
-    rope.scaling->original_max_position_embeddings = *positions;
+    rope.scaling = scaling_of(dict);
   } else if (name != "default") {
     dict.fail(type ? "rope_type" : "type", "default or llama3: others are not supported");
   }
-  take_known_keys(dict);
+  const char* const part = "partial_rotary_factor";
+  if (dict.real(part).value_or(1) != 1) dict.fail(part, "1: rope turns whole heads");
   expect_no_more(dict, ignored_keys);
   return rope;
 }
