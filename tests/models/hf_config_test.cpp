@@ -373,3 +373,5 @@ TEST(HfConfig, ModelsThatAreTheSameAreEqual) {
                    {"full_attention", "full_attention", "full_attention", "full_attention"}}}),
       model_with({{"attention_chunk_size", nullptr}}));
 }
+}  // namespace
+}  // namespace caravan
