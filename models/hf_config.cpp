@@ -170,6 +170,7 @@ void read_llama4(HfConfigReader& r) {
   m.no_rope_layers =
       keys.integers("no_rope_layers", {0, 1}, kMaxLayers).value_or(std::vector<int64_t>{});
   m.no_rope_layer_interval = keys.integer("no_rope_layer_interval", kLayers).value_or(4);
+  // Absent: the default. null: all keys of the document are seen.
   const bool has_no_chunks = keys.is_null("attention_chunk_size");
   m.attention_chunk_size =
       keys.integer("attention_chunk_size", kPositions).value_or(has_no_chunks ? 0 : 8192);
@@ -182,6 +183,7 @@ void read_llama4(HfConfigReader& r) {
   m.attn_scale = keys.real("attn_scale", {0, 1e6}).value_or(0.1);
 }
 
+// Of transformers where a file does not say; ours differ, as they are for new models.
 ModelConfig llama_defaults() {
   ModelConfig m;
   m.vocab_size = 32000, m.hidden_size = 4096, m.intermediate_size = 11008;
@@ -198,6 +200,7 @@ ModelConfig llama4_defaults() {
   return m;
 }
 
+// A classifier has the same model_type and a head that is no language model's.
 void expect_class(JsonKeys& keys, const std::string& name, const std::string& base) {
   const auto classes = keys.texts("architectures", 16);
   if (!classes || *classes == std::vector{name} || *classes == std::vector{base}) return;
@@ -219,7 +222,8 @@ void read_text_model(HfConfigReader& r, const std::string& type) {
   expect_no_more(r.keys, r.ignored_keys);
 }
 
-// What stands around text_config and vision_config. Its tokens count where the text has none.
+// What stands around text_config and vision_config. Ids of tokens are only read in text_config, so
+// one that is nowhere else is an error.
 void read_multimodal(HfConfigReader& outer, const std::string& type) {
   JsonKeys& keys = outer.keys;
   HfConfig& config = outer.config;
@@ -274,7 +278,8 @@ std::vector<int64_t> layers_where(const ModelConfig& m, bool (*holds)(const Mode
   return layers;
 }
 
-// The step that gives the same layers, if one does; else the list.
+// The step that gives the same layers, if one does; else the list. transformers 5 writes the list
+// in any case, and it must not look like another model.
 void shorten_moe_layers(ModelConfig& m) {
   const std::vector<int64_t> layers = layers_where(m, has_experts);
   m.moe_layers = layers;
@@ -286,6 +291,8 @@ void shorten_moe_layers(ModelConfig& m) {
   if (layers_where(by_step, has_experts) == layers) m = by_step;
 }
 
+// As moe_layers. The usual interval is kept where it gives the layers: others would, too, in models
+// of few layers.
 void shorten_rope_layers(ModelConfig& m) {
   const std::vector<int64_t> layers = layers_where(m, has_rope);
   ModelConfig by_interval = m;
@@ -307,6 +314,7 @@ void shorten_rope_layers(ModelConfig& m) {
   m.no_rope_layer_interval = usual;
 }
 
+// Files of models without chunks have a size of them, too, since transformers asks for one.
 void shorten_chunks(ModelConfig& m) {
   const std::vector<int64_t> layers = layers_where(m, is_chunked);
   if (layers.empty()) {
@@ -361,7 +369,7 @@ HfConfig read_hf_config(std::string_view json, const std::string& origin,
   HfConfig config;
   HfConfigReader reader{keys, ignored_keys, config};
   read_model(reader);
-  try {
+  try {  // sizes that do not fit each other are the file's mistake here, not the configuration's
     config.model = canonical(config.model);
   } catch (const Error& error) {
     throw checkpoint_error(absl::StrFormat("%s: %s", origin, error.what()));

@@ -126,6 +126,28 @@ TEST(SafetensorsWriter, DealsTensorsIntoShards) {
   EXPECT_EQ(plan_safetensors({}, 1).shards.size(), 1u);
 }
 
+// A model of hundreds of shards must not use up the descriptors of a process.
+TEST(SafetensorsWriter, ShardsAreNotAllKeptOpen) {
+  const TemporaryFolder folder;
+  std::vector<SafetensorsSpec> specs;
+  for (int i = 0; i < 50; ++i)
+    specs.push_back({"t" + std::to_string(i), SafetensorsDType::f32, {}});
+  write_plan(folder.path(), plan_safetensors(specs, 1));
+  const auto num_open = [] {
+    return std::distance(fs::directory_iterator("/proc/self/fd"), fs::directory_iterator());
+  };
+  const auto before = num_open();
+  SafetensorsFolder tensors(folder.path());
+  EXPECT_EQ(num_open(), before);
+  auto most = before;
+  for (int i = 0; i < 100; ++i) {
+    const std::string name = "t" + std::to_string(i * 7 % 50);
+    EXPECT_EQ(box_of(tensors, name, {{}, {}}), std::vector<float>{'t'});
+    most = std::max(most, num_open());
+  }
+  EXPECT_EQ(most, before + 16);
+}
+
 TEST(SafetensorsWriter, LeavesNoHalfFiles) {
   const TemporaryFolder folder;
   const SafetensorsPlan plan = small_plan(1000);
