@@ -35,6 +35,7 @@ std::optional<std::string> find_inside(const std::string& folder, const std::str
     throw Error(error_code, folder + ": names a file that is no plain file name in it; remove it");
   }
   std::error_code error;
+  // Whole paths are compared, free of links: "..", links to links and links in between are gone.
   const fs::path root = fs::canonical(folder, error);
   if (error || !fs::is_directory(root, error)) {
     throw Error(error_code, folder + ": is not a folder that can be opened");

@@ -55,6 +55,7 @@ void HfWeights::check_tensors(const std::vector<HfTensor>& tensors) const {
   }
 }
 
+// A tensor that nobody asks for may be all that tells a model from ours.
 void HfWeights::account_for_rest(const std::vector<HfTensor>& tensors, const HfConfig& config) {
   std::set<std::string> expected;
   for (const HfTensor& tensor : tensors) expected.insert(tensor.name);
@@ -93,6 +94,7 @@ void HfWeights::read(const TensorRequest& request) {
         to_string(found.box.extent), to_string(request.global_shape));
   check(lies_inside({request.offset, request.extent}, request.global_shape),
         "a box of '%s' leaves its shape", request.name);
+  // The parameter is a box of the tensor, and the request a box of the parameter.
   Box box{found.box.offset, request.extent};
   for (size_t d = 0; d < box.offset.size(); ++d) box.offset[d] += request.offset[d];
   folder_.read(found.tensor, box, static_cast<float*>(request.data));

@@ -90,6 +90,7 @@ SafetensorsFile::SafetensorsFile(const std::string& path) : path_(path) {
 
 void SafetensorsFile::open() {
   if (file_) return;
+  // Opened a second time it may be another one; a new header would not be noticed.
   auto file = std::make_unique<ReadableFile>(path_);
   if (file->size_bytes() != file_bytes_) {
     throw checkpoint_error(path_ + ": has another size than at first; was it written again?");
@@ -111,6 +112,7 @@ int64_t SafetensorsFile::read(const SafetensorsTensor& tensor, const Box& box,
   const int64_t total = num_elements(box.extent);
   if (total == 0) return 0;
   const int64_t element_bytes = size_bytes(tensor.dtype);
+  // f32 goes to its place at once, the others through the buffer.
   const bool is_direct = tensor.dtype == SafetensorsDType::f32;
   const int64_t piece = is_direct ? total : std::ssize(buffer) / element_bytes;
   BoxRuns runs(tensor.shape, box);
@@ -161,6 +163,7 @@ void SafetensorsFolder::add_shards(const std::string& index_path) {
     shards.emplace(name, files_.size());
     add_file(resolve_inside(folder_, name));
   }
+  // Both ways: what the shards have is listed, and what is listed is there.
   int64_t bytes = 0;
   for (const auto& [tensor, place] : places_) {
     const auto listed = index.files.find(tensor);
@@ -208,6 +211,7 @@ const std::string& SafetensorsFolder::file_of(const std::string& tensor) const {
 void SafetensorsFolder::read(const std::string& tensor, const Box& box, float* out) {
   const Place& found = place(tensor);
   SafetensorsFile& file = files_[found.file];
+  // Models are read in about the order of their shards, so it matters little which are closed.
   if (!file.is_open() && num_open_ == kMaxOpenShards) {
     for (SafetensorsFile& other : files_) other.close();
     num_open_ = 0;

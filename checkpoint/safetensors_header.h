@@ -2,6 +2,9 @@
 // index of a folder, which says in which file. Nothing in them is believed: sizes, offsets, names
 // and depth are checked, with checkpoint errors of one line that open with `origin` (a path).
 // Files are read in checkpoint/safetensors.h.
+//
+// Memory: parsing takes some 14 bytes for each of the text (a header of 100 KB is usual), which are
+// given back at the end.
 #pragma once
 
 #include <array>

@@ -100,7 +100,7 @@ SafetensorsWriter::SafetensorsWriter(const std::string& folder, const Safetensor
   if (descriptor_ < 0) {
     throw checkpoint_error(absl::StrFormat("%s: cannot create: %s", path_, errno_text(errno)));
   }
-  try {
+  try {  // the destructor does not run after an error in here
     write(shard.header.data(), shard.header.size());
   } catch (...) {
     ::close(descriptor_);
@@ -162,7 +162,7 @@ void SafetensorsWriter::finish() {
     throw checkpoint_error(absl::StrFormat("%s: cannot fsync: %s", path_, errno_text(errno)));
   }
   const int descriptor = descriptor_;
-  descriptor_ = -1;
+  descriptor_ = -1;  // whatever close says, the descriptor is gone
   if (::close(descriptor) != 0) {
     throw checkpoint_error(absl::StrFormat("%s: cannot close: %s", path_, errno_text(errno)));
   }

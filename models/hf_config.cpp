@@ -31,6 +31,21 @@ struct HfConfigReader {
   HfConfig& config;
 };
 
+RopeScaling scaling_of(JsonKeys& dict) {
+  const auto number = [&](const char* key) {
+    const auto value = dict.real(key, kPositive);
+    if (!value) dict.fail(key, "a number");
+    return *value;
+  };
+  const char* const original = "original_max_position_embeddings";
+  const auto positions = dict.integer(original, kPositions);
+  if (!positions) dict.fail(original, "an integer");
+  return {.factor = number("factor"),
+          .low_freq_factor = number("low_freq_factor"),
+          .high_freq_factor = number("high_freq_factor"),
+          .original_max_position_embeddings = *positions};
+}
+
 // {"rope_type": "llama3", ...}; versions 5 have rope_theta in it, too.
 RopeKeys rope_of(JsonKeys dict, double theta, std::span<const std::string> ignored_keys) {
   RopeKeys rope{.theta = dict.real("rope_theta", kPositive).value_or(theta), .scaling = {}};
@@ -38,23 +53,12 @@ RopeKeys rope_of(JsonKeys dict, double theta, std::span<const std::string> ignor
   if (type && old_type && *type != *old_type) dict.fail("type", "the same as rope_type");
   const std::string name = type.value_or(old_type.value_or("default"));
   if (name == "llama3") {
-    const auto need = [&](const char* key) {
-      const auto value = dict.real(key, kPositive);
-      if (!value) dict.fail(key, "a number");
-      return *value;
-    };
-    rope.scaling = {.factor = need("factor"),
-                    .low_freq_factor = need("low_freq_factor"),
-                    .high_freq_factor = need("high_freq_factor"),
-                    .original_max_position_embeddings = 0};
-    const char* const original = "original_max_position_embeddings";
-    const auto positions = dict.integer(original, kPositions);
-    if (!positions) dict.fail(original, "an integer");
-    rope.scaling->original_max_position_embeddings = *positions;
+    rope.scaling = scaling_of(dict);
   } else if (name != "default") {
     dict.fail(type ? "rope_type" : "type", "default or llama3: others are not supported");
   }
-  take_known_keys(dict);
+  const char* const part = "partial_rotary_factor";
+  if (dict.real(part).value_or(1) != 1) dict.fail(part, "1: rope turns whole heads");
   expect_no_more(dict, ignored_keys);
   return rope;
 }
@@ -166,6 +170,7 @@ void read_llama4(HfConfigReader& r) {
   m.no_rope_layers =
       keys.integers("no_rope_layers", {0, 1}, kMaxLayers).value_or(std::vector<int64_t>{});
   m.no_rope_layer_interval = keys.integer("no_rope_layer_interval", kLayers).value_or(4);
+  // Absent: the default. null: all keys of the document are seen.
   const bool has_no_chunks = keys.is_null("attention_chunk_size");
   m.attention_chunk_size =
       keys.integer("attention_chunk_size", kPositions).value_or(has_no_chunks ? 0 : 8192);
@@ -178,6 +183,7 @@ void read_llama4(HfConfigReader& r) {
   m.attn_scale = keys.real("attn_scale", {0, 1e6}).value_or(0.1);
 }
 
+// Of transformers where a file does not say; ours differ, as they are for new models.
 ModelConfig llama_defaults() {
   ModelConfig m;
   m.vocab_size = 32000, m.hidden_size = 4096, m.intermediate_size = 11008;
@@ -194,6 +200,7 @@ ModelConfig llama4_defaults() {
   return m;
 }
 
+// A classifier has the same model_type and a head that is no language model's.
 void expect_class(JsonKeys& keys, const std::string& name, const std::string& base) {
   const auto classes = keys.texts("architectures", 16);
   if (!classes || *classes == std::vector{name} || *classes == std::vector{base}) return;
@@ -215,7 +222,8 @@ void read_text_model(HfConfigReader& r, const std::string& type) {
   expect_no_more(r.keys, r.ignored_keys);
 }
 
-// What stands around text_config and vision_config. Its tokens count where the text has none.
+// What stands around text_config and vision_config. Ids of tokens are only read in text_config, so
+// one that is nowhere else is an error.
 void read_multimodal(HfConfigReader& outer, const std::string& type) {
   JsonKeys& keys = outer.keys;
   HfConfig& config = outer.config;
@@ -270,7 +278,8 @@ std::vector<int64_t> layers_where(const ModelConfig& m, bool (*holds)(const Mode
   return layers;
 }
 
-// The step that gives the same layers, if one does; else the list.
+// The step that gives the same layers, if one does; else the list. transformers 5 writes the list
+// in any case, and it must not look like another model.
 void shorten_moe_layers(ModelConfig& m) {
   const std::vector<int64_t> layers = layers_where(m, has_experts);
   m.moe_layers = layers;
@@ -282,6 +291,8 @@ void shorten_moe_layers(ModelConfig& m) {
   if (layers_where(by_step, has_experts) == layers) m = by_step;
 }
 
+// As moe_layers. The usual interval is kept where it gives the layers: others would, too, in models
+// of few layers.
 void shorten_rope_layers(ModelConfig& m) {
   const std::vector<int64_t> layers = layers_where(m, has_rope);
   ModelConfig by_interval = m;
@@ -303,6 +314,7 @@ void shorten_rope_layers(ModelConfig& m) {
   m.no_rope_layer_interval = usual;
 }
 
+// Files of models without chunks have a size of them, too, since transformers asks for one.
 void shorten_chunks(ModelConfig& m) {
   const std::vector<int64_t> layers = layers_where(m, is_chunked);
   if (layers.empty()) {
@@ -357,7 +369,7 @@ HfConfig read_hf_config(std::string_view json, const std::string& origin,
   HfConfig config;
   HfConfigReader reader{keys, ignored_keys, config};
   read_model(reader);
-  try {
+  try {  // sizes that do not fit each other are the file's mistake here, not the configuration's
     config.model = canonical(config.model);
   } catch (const Error& error) {
     throw checkpoint_error(absl::StrFormat("%s: %s", origin, error.what()));

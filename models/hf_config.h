@@ -37,8 +37,9 @@ struct HfConfig {
 // of the same model are equal in this form. Fills in derived sizes.
 ModelConfig canonical(const ModelConfig& model);
 
-// `origin` (a path) opens the messages. `ignored_keys`: keys that the user takes to be harmless;
-// those that decide what is computed cannot be ignored.
+// `origin` (a path) opens the messages. `ignored_keys`: keys that this program does not know and
+// that the user takes to be harmless, with their path ("text_config.some_key"). A known key is read
+// also when it is among them.
 HfConfig read_hf_config(std::string_view json, const std::string& origin,
                         std::span<const std::string> ignored_keys = {});
 

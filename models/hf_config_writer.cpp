@@ -56,7 +56,8 @@ void expect_writable(const ModelConfig& m) {
   }
 }
 
-// Keys of both families.
+// Keys of both families. All are written, also those that say what is the default: defaults have
+// changed between versions of transformers.
 nlohmann::json common_keys(const HfConfig& config, DType dtype, const std::string& tool_version) {
   const ModelConfig& m = config.model;
   check(dtype == DType::f32 || dtype == DType::bf16, "weights in %s", name(dtype));

@@ -36,9 +36,10 @@ struct Fixed {
   std::string_view value;  // as JSON
   std::string_view why;
 };
-constexpr std::array<Fixed, 11> kFixed = {{
+constexpr std::array<Fixed, 12> kFixed = {{
     {"hidden_act", "\"silu\"", "the MLPs here have no other"},
     {"pretraining_tp", "1", "others round differently"},
+    {"is_llama_config", "true", "it is one"},
     {"is_decoder", "false", "the models here are decoders alone"},
     {"is_encoder_decoder", "false", "the models here are decoders alone"},
     {"add_cross_attention", "false", "the models here are decoders alone"},

@@ -1,30 +1,19 @@
-// Safetensors: headers and folders that lie, boxes that are read, files that are written.
+// Safetensors: headers and folders that lie, and boxes that are read. Writing is in
+// safetensors_writer_test.cpp.
 #include "checkpoint/safetensors.h"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
-#include <bit>
-#include <cmath>
-#include <cstring>
 #include <filesystem>
-#include <limits>
 
-#include "checkpoint/folder_path.h"
-#include "checkpoint/safetensors_values.h"
 #include "checkpoint/safetensors_writer.h"
-#include "tests/checkpoint/support.h"
+#include "tests/checkpoint/safetensors_support.h"
 
 namespace caravan::test {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string length_of(uint64_t bytes) {
-  std::string text(8, '\0');
-  for (size_t i = 0; i < 8; ++i) text[i] = static_cast<char>(bytes >> 8 * i);
-  return text;
-}
 
 std::string file_of(const std::string& header, const std::string& data) {
   return length_of(header.size()) + header + data;
@@ -33,10 +22,6 @@ std::string file_of(const std::string& header, const std::string& data) {
 // The message about a header, for a file with so many bytes of data.
 std::string header_error(const std::string& json, int64_t data_bytes) {
   return error_of([&] { parse_safetensors_header(json, data_bytes, "f.safetensors"); });
-}
-
-void expect_part(const std::string& message, const std::string& part) {
-  EXPECT_NE(message.find(part), std::string::npos) << "'" << message << "' lacks '" << part << "'";
 }
 
 const char* const kGood = R"({"a":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}})";
@@ -164,12 +149,6 @@ struct Sample {
     data.append(reinterpret_cast<const char*>(&value), sizeof(value));
   }
 };
-
-std::vector<float> box_of(SafetensorsFolder& folder, const std::string& tensor, const Box& box) {
-  std::vector<float> values(static_cast<size_t>(num_elements(box.extent)), -1.0f);
-  folder.read(tensor, box, values.data());
-  return values;
-}
 
 TEST(SafetensorsFolder, ReadsBoxesAndNothingElse) {
   const Sample sample;
@@ -385,167 +364,6 @@ TEST(SafetensorsFolder, LeavesNoFolder) {
   ASSERT_EQ(::mkfifo((shards.folder / "pipe").c_str(), 0600), 0);
   expect_part(error("pipe"), "not a regular file");
   expect_part(error("below"), "not a regular file");
-}
-
-TEST(FolderPath, FollowsLinksInsideAndInCaches) {
-  const Sample sample;
-  fs::rename(sample.path, sample.folder / "there");
-  fs::create_symlink("there", sample.path);
-  EXPECT_EQ(SafetensorsFolder(sample.folder.path()).names().size(), 6u);
-
-  const TemporaryFolder cache;
-  fs::create_directories(cache / "snapshots/1234");
-  fs::create_directories(cache / "blobs/deep");
-  fs::create_directories(cache / "other");
-  const std::string snapshot = cache / "snapshots/1234";
-  const auto resolved = [&](const std::string& target) {
-    write_bytes(cache / target, "content");
-    fs::remove(snapshot + "/file");
-    fs::create_symlink("../../" + target, snapshot + "/file");
-    return resolve_inside(snapshot, "file");
-  };
-  const std::string blob = resolved("blobs/abc");
-  EXPECT_EQ(blob, fs::canonical(cache / "blobs/abc").string());
-  fs::create_directory_symlink(snapshot, cache / "alias");
-  EXPECT_EQ(resolve_inside(cache / "alias", "file"), blob);
-  for (const char* target : {"other/abc", "abc", "blobs/deep/abc", "snapshots/abc"}) {
-    expect_part(error_of([&] { resolved(target); }), "link to a file outside");
-  }
-  EXPECT_FALSE(find_inside(snapshot, "absent").has_value());
-  expect_part(error_of([&] { resolve_inside(snapshot, "absent", ExitCode::data); }, ExitCode::data),
-              "has no file 'absent'");
-  expect_part(error_of([&] { resolve_inside(cache / "nowhere", "file"); }), "is not a folder");
-}
-
-// Every half, against arithmetic in double.
-TEST(SafetensorsValues, HalvesAreExact) {
-  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
-    const auto half = static_cast<uint16_t>(bits);
-    char bytes[2];
-    std::memcpy(bytes, &half, 2);
-    float value = 0;
-    widen(SafetensorsDType::f16, bytes, 1, &value);
-    const int exponent = static_cast<int>(bits >> 10 & 31),
-              fraction = static_cast<int>(bits & 1023);
-    ASSERT_EQ(std::signbit(value), (bits & 0x8000) != 0);
-    if (exponent == 31) {
-      ASSERT_EQ(std::isnan(value), fraction != 0);
-      ASSERT_EQ(std::isinf(value), fraction == 0);
-      continue;
-    }
-    const double expected =
-        exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25);
-    ASSERT_EQ(std::abs(static_cast<double>(value)), expected) << bits;
-  }
-}
-
-TEST(SafetensorsValues, RoundsToNearestEven) {
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  const float infinity = std::numeric_limits<float>::infinity();
-  const auto word = [](float value) {
-    uint16_t bits = 0;
-    narrow(std::span(&value, 1), SafetensorsDType::bf16, reinterpret_cast<char*>(&bits));
-    return bits;
-  };
-  EXPECT_EQ(word(1.0f), 0x3F80);
-  EXPECT_EQ(word(1.0f + 0x1p-8f), 0x3F80);             // half way, to even
-  EXPECT_EQ(word(1.0f + 3 * 0x1p-8f), 0x3F82);         // half way, to even
-  EXPECT_EQ(word(1.0f + 0x1p-8f + 0x1p-20f), 0x3F81);  // above half way
-  EXPECT_EQ(word(-infinity), 0xFF80);
-  EXPECT_EQ(word(std::numeric_limits<float>::max()), 0x7F80);
-  EXPECT_GT(word(nan) & 0x7FFF, 0x7F80);
-  EXPECT_GT(word(std::bit_cast<float>(0x7F800001)) & 0x7FFF, 0x7F80);  // its payload is cut off
-}
-
-SafetensorsPlan small_plan(int64_t max_shard_bytes) {
-  return plan_safetensors({{"c", SafetensorsDType::f32, {2, 2}},
-                           {"b", SafetensorsDType::bf16, {3}},
-                           {"a", SafetensorsDType::f32, {}},
-                           {"none", SafetensorsDType::f32, {0, 4}}},
-                          max_shard_bytes);
-}
-
-void write_plan(const std::string& folder, const SafetensorsPlan& plan) {
-  for (const SafetensorsShard& shard : plan.shards) {
-    SafetensorsWriter writer(folder, shard);
-    for (const SafetensorsTensor& tensor : shard.tensors) {
-      for (int64_t i = 0; i < num_elements(tensor.shape); ++i) {
-        const float value = static_cast<float>(tensor.name[0]) + static_cast<float>(i) / 4;
-        writer.append(tensor.name, std::span(&value, 1));
-      }
-    }
-    writer.finish();
-  }
-  if (!plan.index.empty()) write_bytes(folder + "/" + kSafetensorsIndexName, plan.index);
-}
-
-TEST(SafetensorsWriter, WritesWhatIsRead) {
-  for (const int64_t max_shard_bytes : {1000, 17, 1}) {
-    const TemporaryFolder folder;
-    const SafetensorsPlan plan = small_plan(max_shard_bytes);
-    EXPECT_EQ(plan.total_bytes, 4 + 6 + 16);
-    write_plan(folder.path(), plan);
-    SafetensorsFolder tensors(folder.path());
-    EXPECT_EQ(tensors.names(), (std::vector<std::string>{"a", "b", "c", "none"}));
-    EXPECT_EQ(box_of(tensors, "a", {{}, {}}), std::vector<float>{97});
-    EXPECT_EQ(box_of(tensors, "b", {{0}, {3}}), (std::vector<float>{98, 98, 98.5}));
-    EXPECT_EQ(box_of(tensors, "c", {{1, 0}, {1, 2}}), (std::vector<float>{99.5, 99.75}));
-  }
-}
-
-TEST(SafetensorsWriter, HasTheseBytes) {
-  const TemporaryFolder folder;
-  write_plan(folder.path(), small_plan(1000));
-  const std::string header = R"({"__metadata__":{"format":"pt"},)"
-                             R"("a":{"dtype":"F32","shape":[],"data_offsets":[0,4]},)"
-                             R"("c":{"dtype":"F32","shape":[2,2],"data_offsets":[4,20]},)"
-                             R"("none":{"dtype":"F32","shape":[0,4],"data_offsets":[20,20]},)"
-                             R"("b":{"dtype":"BF16","shape":[3],"data_offsets":[20,26]}})";
-  const std::string bytes = read_bytes(folder / kSafetensorsName);
-  EXPECT_EQ(bytes.substr(8, header.size()), header);
-  const size_t padded = (header.size() + 7) / 8 * 8;
-  EXPECT_EQ(bytes.substr(0, 8), length_of(padded));
-  EXPECT_EQ(bytes.size(), 8 + padded + 26);
-  EXPECT_EQ(bytes.substr(8 + header.size(), padded - header.size()),
-            std::string(padded - header.size(), ' '));
-}
-
-TEST(SafetensorsWriter, DealsTensorsIntoShards) {
-  const SafetensorsPlan plan = small_plan(17);
-  ASSERT_EQ(plan.shards.size(), 2u);
-  EXPECT_EQ(plan.shards[0].file, "model-00001-of-00002.safetensors");
-  EXPECT_EQ(plan.shards[0].data_bytes, 10);
-  EXPECT_EQ(plan.shards[1].data_bytes, 16);
-  EXPECT_EQ(plan.index,
-            "{\n  \"metadata\": {\n    \"total_size\": 26\n  },\n  \"weight_map\": {\n"
-            "    \"a\": \"model-00001-of-00002.safetensors\",\n"
-            "    \"b\": \"model-00001-of-00002.safetensors\",\n"
-            "    \"c\": \"model-00002-of-00002.safetensors\",\n"
-            "    \"none\": \"model-00002-of-00002.safetensors\"\n  }\n}\n");
-  EXPECT_EQ(small_plan(1).shards.size(), 4u);  // one for each
-  EXPECT_EQ(plan_safetensors({}, 1).shards.size(), 1u);
-}
-
-TEST(SafetensorsWriter, LeavesNoHalfFiles) {
-  const TemporaryFolder folder;
-  const SafetensorsPlan plan = small_plan(1000);
-  const std::vector<float> values(5, 1.0f);
-  const auto broken = [&](const auto& steps) {
-    return error_of(
-        [&] {
-          SafetensorsWriter writer(folder.path(), plan.shards[0]);
-          steps(writer);
-        },
-        ExitCode::internal);
-  };
-  expect_part(broken([](auto& writer) { writer.finish(); }), "'a' is not whole");
-  expect_part(broken([&](auto& writer) { writer.append("b", values); }), "'b' is not the tensor");
-  expect_part(broken([&](auto& writer) { writer.append("a", values); }), "too many values for 'a'");
-  EXPECT_FALSE(fs::exists(folder / kSafetensorsName));
-  write_bytes(folder / kSafetensorsName, "mine");
-  expect_part(error_of([&] { SafetensorsWriter writer(folder.path(), plan.shards[0]); }),
-              "cannot create: File exists");
-  EXPECT_EQ(read_bytes(folder / kSafetensorsName), "mine");
 }
 
 }  // namespace

@@ -1,21 +1,14 @@
-// config.json: defaults, dialects, what is refused, and what is written. Models that transformers
-// saved are in hf_logits_test.cpp.
+// Reading config.json: defaults, dialects, and what is refused. Models that transformers saved are
+// in hf_logits_test.cpp, writing is in hf_config_writer_test.cpp.
 #include "models/hf_config.h"
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
-
 #include "runtime/error.h"
+#include "tests/models/hf_config_support.h"
 
 namespace caravan {
 namespace {
-
-using Json = nlohmann::json;
-
-HfConfig read(const Json& json, const std::vector<std::string>& ignored = {}) {
-  return read_hf_config(json.dump(), "config.json", ignored);
-}
 
 // The message of the error with which a text is refused; "" when it is read.
 std::string error_of_text(const std::string& text, const std::vector<std::string>& ignored = {}) {
@@ -28,45 +21,6 @@ std::string error_of_text(const std::string& text, const std::vector<std::string
     return message;
   }
   return "";
-}
-
-std::string write_error(const HfConfig& config) {
-  try {
-    write_hf_config(config, DType::f32, "0.1.0");
-  } catch (const Error& error) {
-    EXPECT_EQ(error.code(), ExitCode::config);
-    return error.what();
-  }
-  return "";
-}
-
-Json small_llama() {
-  return {{"model_type", "llama"},    {"architectures", {"LlamaForCausalLM"}},
-          {"vocab_size", 48},         {"hidden_size", 16},
-          {"intermediate_size", 24},  {"num_hidden_layers", 2},
-          {"num_attention_heads", 4}, {"num_key_value_heads", 2}};
-}
-
-Json small_llama4() {
-  return {{"model_type", "llama4_text"},
-          {"architectures", {"Llama4ForCausalLM"}},
-          {"vocab_size", 48},
-          {"hidden_size", 16},
-          {"intermediate_size", 24},
-          {"intermediate_size_mlp", 40},
-          {"num_hidden_layers", 4},
-          {"num_attention_heads", 4},
-          {"num_key_value_heads", 2},
-          {"head_dim", 8},
-          {"num_local_experts", 4}};
-}
-
-Json llama3_scaling() {
-  return {{"rope_type", "llama3"},
-          {"factor", 8.0},
-          {"low_freq_factor", 1.0},
-          {"high_freq_factor", 4.0},
-          {"original_max_position_embeddings", 8192}};
 }
 
 // What is refused when `key` of a good config has that value.
@@ -234,6 +188,64 @@ TEST(HfConfig, PassesOverWhatHasNoEffect) {
   EXPECT_EQ(read(json), read(small_llama()));
 }
 
+// Keys and values as in the files of released models.
+TEST(HfConfig, ReadsLlama31) {
+  Json json = Json::parse(R"({
+    "architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+    "bos_token_id": 128000, "eos_token_id": [128001, 128008, 128009], "hidden_act": "silu",
+    "hidden_size": 4096, "initializer_range": 0.02, "intermediate_size": 14336,
+    "max_position_embeddings": 131072, "mlp_bias": false, "model_type": "llama",
+    "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8,
+    "pretraining_tp": 1, "rms_norm_eps": 1e-05, "rope_scaling": {"factor": 8.0,
+      "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+      "rope_type": "llama3"},
+    "rope_theta": 500000.0, "tie_word_embeddings": false, "torch_dtype": "bfloat16",
+    "transformers_version": "4.42.3", "use_cache": true, "vocab_size": 128256})");
+  ModelConfig expected;
+  expected.vocab_size = 128256, expected.hidden_size = 4096, expected.intermediate_size = 14336;
+  expected.num_hidden_layers = 32, expected.num_attention_heads = 32;
+  expected.num_key_value_heads = 8, expected.head_dim = 128;
+  expected.max_position_embeddings = 131072, expected.rope_theta = 500000;
+  expected.rope_scaling = RopeScaling{8, 1, 4, 8192};
+  const HfConfig config = read(json);
+  EXPECT_EQ(config.model, expected);
+  EXPECT_EQ(config.bos, 128000);
+  EXPECT_EQ(config.eos, (std::vector<int64_t>{128001, 128008, 128009}));
+  EXPECT_EQ(config.torch_dtype, "bfloat16");
+}
+
+TEST(HfConfig, ReadsLlama4Scout) {
+  const Json json = Json::parse(R"({
+    "architectures": ["Llama4ForConditionalGeneration"], "boi_token_index": 200080,
+    "eoi_token_index": 200081, "image_token_index": 200092, "model_type": "llama4",
+    "text_config": {"_attn_implementation_autoset": true, "attention_bias": false,
+      "attention_chunk_size": 8192, "attention_dropout": 0.0, "attn_scale": 0.1,
+      "attn_temperature_tuning": 4, "bos_token_id": 200000, "cache_implementation": "hybrid",
+      "eos_token_id": [200001, 200007, 200008], "floor_scale": 8192, "for_llm_compressor": false,
+      "head_dim": 128, "hidden_act": "silu", "hidden_size": 5120, "initializer_range": 0.02,
+      "interleave_moe_layer_step": 1, "intermediate_size": 8192, "intermediate_size_mlp": 16384,
+      "max_position_embeddings": 10485760, "model_type": "llama4_text", "no_rope_layers": [],
+      "num_attention_heads": 40, "num_experts_per_tok": 1, "num_hidden_layers": 48,
+      "num_key_value_heads": 8, "num_local_experts": 16, "output_router_logits": false,
+      "pad_token_id": 200018, "rms_norm_eps": 1e-05, "rope_scaling": {"factor": 8.0,
+        "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192,
+        "rope_type": "llama3"},
+      "rope_theta": 500000.0, "router_aux_loss_coef": 0.001, "router_jitter_noise": 0.0,
+      "torch_dtype": "bfloat16", "use_cache": true, "use_qk_norm": true, "vocab_size": 202048},
+    "torch_dtype": "bfloat16", "transformers_version": "4.51.0.dev0",
+    "vision_config": {"model_type": "llama4_vision_model", "hidden_size": 1408}})");
+  ModelConfig expected = default_config(ModelFamily::llama4_text);
+  expected.vocab_size = 202048, expected.hidden_size = 5120, expected.intermediate_size = 8192;
+  expected.intermediate_size_mlp = 16384, expected.num_hidden_layers = 48;
+  expected.num_attention_heads = 40, expected.num_key_value_heads = 8, expected.head_dim = 128;
+  expected.max_position_embeddings = 10485760, expected.rope_theta = 500000;
+  expected.rope_scaling = RopeScaling{8, 1, 4, 8192};
+  const HfConfig config = read(json);
+  EXPECT_EQ(config.model, expected);
+  EXPECT_EQ(config.tensor_prefix, "language_model.");
+  EXPECT_EQ(config.pad, 200018);
+}
+
 struct BadValue {
   const char* key;
   Json value;
@@ -337,62 +349,6 @@ TEST(HfConfig, RefusesTextsThatAreNone) {
   }
 }
 
-HfConfig full_llama() {
-  HfConfig config = read(small_llama());
-  config.model.rope_scaling = RopeScaling{8, 1, 4, 8192};
-  config.model.rope_theta = 500000;
-  config.model.attention_bias = config.model.mlp_bias = true;
-  config.model.tie_word_embeddings = true;
-  config.model.rms_norm_eps = 1e-5;
-  config.model.initializer_range = 0.1;
-  config.bos = 7, config.pad = 9, config.eos = {3, 4};
-  config.torch_dtype = "bfloat16";
-  return config;
-}
-
-HfConfig read_back(const HfConfig& config, DType dtype) {
-  return read_hf_config(write_hf_config(config, dtype, "0.1.0"), "written");
-}
-
-TEST(HfConfig, IsReadAsItWasWritten) {
-  EXPECT_EQ(read_back(full_llama(), DType::bf16), full_llama());
-  HfConfig bare = read(small_llama());
-  bare.bos.reset(), bare.eos.clear();
-  bare.torch_dtype = "float32";
-  EXPECT_EQ(read_back(bare, DType::f32), bare);
-
-  const std::vector<Json> changes = {
-      Json::object(),
-      {{"moe_layers", {1, 2}}},
-      {{"moe_layers", Json::array()}},
-      {{"interleave_moe_layer_step", 2}, {"num_experts_per_tok", 3}},
-      {{"interleave_moe_layer_step", 9}},
-      {{"no_rope_layers", {0, 1, 1, 0}}},
-      {{"no_rope_layers", {0, 0, 0, 0}}},
-      {{"no_rope_layers", {1, 1, 1, 1}}},
-      {{"no_rope_layer_interval", 2}},
-      {{"layer_types",
-        {"chunked_attention", "full_attention", "full_attention", "chunked_attention"}}},
-      {{"attention_chunk_size", nullptr}},
-      {{"attention_chunk_size", 12}, {"use_qk_norm", false}, {"attn_temperature_tuning", false}},
-      {{"floor_scale", 5}, {"attn_scale", 0.4}, {"rope_scaling", llama3_scaling()}},
-      {{"intermediate_size_mlp", 0}}};
-  for (const Json& change : changes) {
-    Json json = small_llama4();
-    json.update(change);
-    HfConfig config = read(json);
-    config.torch_dtype = "float32";
-    EXPECT_EQ(read_back(config, DType::f32), config) << change;
-    EXPECT_EQ(canonical(config.model), config.model) << change;
-    for (int64_t layer = 0; layer < 4; ++layer) {
-      const ModelConfig back = read_back(config, DType::f32).model;
-      EXPECT_EQ(has_rope(back, layer), has_rope(config.model, layer));
-      EXPECT_EQ(is_chunked(back, layer), is_chunked(config.model, layer));
-      EXPECT_EQ(has_experts(back, layer), has_experts(config.model, layer));
-    }
-  }
-}
-
 // Lists that say what is so anyway, and lists that do not.
 TEST(HfConfig, ModelsThatAreTheSameAreEqual) {
   const auto model_with = [](const Json& change) {
@@ -417,51 +373,5 @@ TEST(HfConfig, ModelsThatAreTheSameAreEqual) {
                    {"full_attention", "full_attention", "full_attention", "full_attention"}}}),
       model_with({{"attention_chunk_size", nullptr}}));
 }
-
-TEST(HfConfig, WritesTheKeysOfVersion4) {
-  const Json json = Json::parse(write_hf_config(full_llama(), DType::bf16, "0.1.0"));
-  EXPECT_EQ(json, Json::parse(R"({
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16",
-    "vocab_size": 48, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "hidden_act": "silu",
-    "max_position_embeddings": 2048, "initializer_range": 0.1, "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": true, "rope_theta": 500000.0, "attention_bias": true,
-    "attention_dropout": 0.0, "mlp_bias": true, "pretraining_tp": 1, "use_cache": true,
-    "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-      "high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
-    "bos_token_id": 7, "eos_token_id": [3, 4], "pad_token_id": 9,
-    "transformers_version": "4.57.3", "caravan_version": "0.1.0"})"));
-  EXPECT_EQ(Json::parse(write_generation_config(full_llama())), Json::parse(R"({
-    "_from_model_config": true, "bos_token_id": 7, "eos_token_id": [3, 4], "pad_token_id": 9,
-    "transformers_version": "4.57.3"})"));
-
-  Json chunkless = small_llama4();
-  chunkless["attention_chunk_size"] = nullptr;
-  const Json four = Json::parse(write_hf_config(read(chunkless), DType::f32, "0.1.0"));
-  EXPECT_EQ(four.at("architectures"), Json::array({"Llama4ForCausalLM"}));
-  EXPECT_EQ(four.at("attention_chunk_size"), 131072) << "transformers needs a number";
-  EXPECT_EQ(four.at("layer_types"), Json(std::vector<std::string>(4, "full_attention")));
-  EXPECT_EQ(four.at("moe_layers"), Json::array({0, 1, 2, 3}));
-  EXPECT_EQ(four.at("no_rope_layers"), Json::array({1, 1, 1, 0}));
-  EXPECT_TRUE(four.at("floor_scale").is_number_integer());
-}
-
-TEST(HfConfig, RefusesToWriteWhatTransformersHasNot) {
-  HfConfig config = read(small_llama());
-  EXPECT_EQ(write_error(config), "");
-  config.model.num_local_experts = 4;
-  EXPECT_NE(write_error(config).find("use family llama4_text"), std::string::npos);
-  config = read(small_llama());
-  config.model.head_dim = 8;
-  config.model.hidden_size = 18;
-  EXPECT_NE(write_error(config).find("hidden_size 18"), std::string::npos);
-  config = read(small_llama());
-  config.model.initializer_range = 2;
-  EXPECT_NE(write_error(config).find("initializer_range 2"), std::string::npos);
-  config = read(small_llama4());
-  config.model.floor_scale = 0.5;
-  EXPECT_NE(write_error(config).find("floor_scale 0.5"), std::string::npos);
-}
-
 }  // namespace
 }  // namespace caravan
