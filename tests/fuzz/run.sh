@@ -40,3 +40,4 @@ fuzz() {
 
 fuzz config 4096
 fuzz manifest 8192
+fuzz tokenizer 16384
