@@ -1,5 +1,6 @@
-// Any text as a tokenizer.json, and some text to encode with it, after the first zero byte: only
-// data_error may come out, and what a tokenizer that keeps text has encoded decodes to that text.
+// Any text as a tokenizer.json, or, when it does not begin with "{", as a pattern of one; and some
+// text to encode with it, after the first zero byte: only data_error may come out, and what a
+// tokenizer that keeps text has encoded decodes to that text.
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -33,18 +34,40 @@ void check_text(const BpeTokenizer& tokenizer, const std::string& text) {
   if (tokenizer.keeps_text()) fuzz::expect(decoded == valid, "the text again", decoded);
 }
 
+void check_pattern(const std::string& pattern, std::string text) {
+  std::unique_ptr<SplitRegex> regex;
+  if (!fuzz::succeeds(ExitCode::data,
+                      [&] { regex = std::make_unique<SplitRegex>(pattern, "fuzz.json: p"); })) {
+    return;
+  }
+  replace_invalid_utf8(text);
+  RegexScratch scratch;
+  scratch.start(text.size());
+  fuzz::succeeds(ExitCode::data, [&] {
+    size_t done = 0;
+    for (TextRange match; regex->find(text, done, scratch, match); done = match.end) {
+      fuzz::expect(match.begin >= done && match.end > match.begin && match.end <= text.size(),
+                   "matches that follow each other", pattern);
+    }
+  });
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string input(reinterpret_cast<const char*>(data), size);
   const size_t zero = input.find('\0');
+  const std::string text = zero == std::string::npos ? "" : input.substr(zero + 1);
+  if (!input.starts_with('{')) {
+    check_pattern(input.substr(0, zero), text);
+    return 0;
+  }
   std::unique_ptr<BpeTokenizer> tokenizer;
   const auto open = [&] {
     tokenizer =
         std::make_unique<BpeTokenizer>(std::string_view(input).substr(0, zero), "fuzz.json");
   };
   if (!fuzz::succeeds(ExitCode::data, open)) return 0;
-  const std::string text = zero == std::string::npos ? "" : input.substr(zero + 1);
   check_text(*tokenizer, text);
   check_text(*tokenizer, input.substr(0, 500));
   check_text(*tokenizer, " 12345 it's\r\n \t a\xC3\xA9\xE6\xBC\xA2\xF0\x9F\x99\x82 <|eot|> \n\n");
