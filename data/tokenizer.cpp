@@ -39,8 +39,12 @@ std::unique_ptr<Tokenizer> open_folder(const std::string& folder) {
 
 }  // namespace
 
+std::string tokenizer_hash(std::string_view contents) {
+  return absl::StrFormat("%016x", stable_hash(contents));
+}
+
 Tokenizer::Tokenizer(const std::string& path, std::string_view contents)
-    : path_(path), hash_(absl::StrFormat("%016x", stable_hash(contents))), files_{path} {}
+    : path_(path), hash_(tokenizer_hash(contents)), files_{path} {}
 
 Tokenizer::~Tokenizer() = default;
 

@@ -78,6 +78,9 @@ class Tokenizer {
   std::vector<std::string> files_;
 };
 
+// Tokenizer::hash of a file with these contents.
+std::string tokenizer_hash(std::string_view contents);
+
 // Opens a tokenizer.json, a SentencePiece .model, or a folder with one of them (of Hugging Face or
 // of `caravan data build`): its tokenizer.json when that is byte-level BPE, else tokenizer.model.
 std::unique_ptr<Tokenizer> open_tokenizer(const std::string& path);

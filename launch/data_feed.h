@@ -36,6 +36,8 @@ class DataFeed {
   // Two files with the same are the same data, unless someone changed single documents in place.
   std::string identity() const;
 
+  const TokenVocabulary& vocabulary() const { return sampler_->vocabulary(); }
+
   // Begins to read ahead: the first batch is that of step `first_step`, counted from 0.
   void start(int64_t first_step);
 

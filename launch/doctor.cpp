@@ -56,6 +56,8 @@ void add_versions(DoctorReport& report) {
   report.facts.push_back({"CPU kernels", cpu::best_gemm_kernel().name});
   report.facts.push_back({"yaml-cpp", CARAVAN_YAML_CPP_VERSION});
   report.facts.push_back({"SentencePiece", CARAVAN_SENTENCEPIECE_VERSION});
+  report.facts.push_back({"PCRE2", CARAVAN_PCRE2_VERSION});
+  report.facts.push_back({"libzip", CARAVAN_LIBZIP_VERSION});
   const std::string mpirun = find_program("mpirun");
   report.facts.push_back({"mpirun", mpirun.empty() ? "not found" : mpirun});
   if (mpirun.empty()) {

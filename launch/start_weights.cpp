@@ -3,6 +3,8 @@
 #include <filesystem>
 
 #include "absl/strings/str_format.h"
+#include "data/durable_file.h"
+#include "data/tokenizer.h"
 #include "launch/model_source.h"
 #include "launch/run_state.h"
 
@@ -42,6 +44,22 @@ std::vector<Asset> start_assets(const Config& config, const std::string& resumed
   if (!resumed_path.empty()) return ModelSource(resumed_path).assets();
   if (!config.model.init_from.empty()) return ModelSource(config.model.init_from).assets();
   return list_assets(tokenizer_folder(config), AssetKind::tokenizer);
+}
+
+std::string tokenizer_warning(const std::string& data_hash, const std::vector<Asset>& assets) {
+  constexpr size_t kMaxBytes = size_t{256} << 20;
+  std::string path;
+  for (const Asset& asset : assets) {
+    if (asset.name != "tokenizer.json" && asset.name != "tokenizer.model") continue;
+    path = asset.path;
+    const std::string contents = read_file(path, kMaxBytes, ExitCode::checkpoint);
+    if (tokenizer_hash(contents) == data_hash) return "";
+  }
+  if (path.empty() || data_hash.empty()) return "";
+  return absl::StrFormat(
+      "data.train was made with another tokenizer than the model's (%s), so its ids mean other "
+      "words; build the data again with --tokenizer",
+      path);
 }
 
 }  // namespace caravan

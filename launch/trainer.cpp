@@ -141,7 +141,10 @@ void Trainer::begin() {
   session_->world().barrier();  // nothing failed anywhere: now the folder may change
   if (!folder_) return;
   folder_->save_config();
-  folder_->save_assets(start_assets(config_, resumed ? resumed->path : ""));
+  const std::vector<Asset> assets = start_assets(config_, resumed ? resumed->path : "");
+  const std::string warning = tokenizer_warning(data_->vocabulary().tokenizer_hash, assets);
+  if (!warning.empty()) console_->warn("tokenizer", warning);
+  folder_->save_assets(assets);
   open_metrics(resumed.has_value());
 }
 

@@ -6,7 +6,8 @@
 #include <nlohmann/json.hpp>
 
 #include "data/sampler.h"
-#include "data/sentencepiece_tokenizer.h"
+#include "data/tokenizer.h"
+#include "golden_text.h"
 #include "runtime/rng.h"
 #include "support.h"
 
@@ -66,7 +67,8 @@ class Build : public testing::Test {
   }
   static std::vector<std::string> decoded(const std::string& folder, const std::string& split) {
     const Hdf5TokenFile file(token_file_path(folder, split));
-    const SentencePieceTokenizer tokenizer(folder + "/tokenizer.model");
+    const std::unique_ptr<Tokenizer> opened = open_tokenizer(folder);
+    const Tokenizer& tokenizer = *opened;
     std::vector<std::string> documents;
     for (int64_t d = 0; d < file.num_documents(); ++d) {
       const int64_t begin = file.document_begin(d);
@@ -157,6 +159,56 @@ TEST_F(Build, UsesAGivenTokenizer) {
   given.output = folder_.file("c");
   given.tokenizer = folder_.write("bad.model", "nonsense");
   expect_contains(message_of(ExitCode::data, [&] { build(given); }), {"bad.model"});
+}
+
+// A folder as it comes from elsewhere: the tokenizer lies in the new folder, whole.
+TEST_F(Build, UsesAByteLevelTokenizer) {
+  const std::vector<std::string> documents = write_documents(60);
+  BuildOptions given = options("a");
+  given.tokenizer = golden_tokenizer_path("llama3");
+  const BuildReport report = build(given);
+  const std::unique_ptr<Tokenizer> source = open_tokenizer(given.tokenizer);
+  EXPECT_EQ(report.vocab_size, source->vocab_size());
+  EXPECT_EQ(content(folder_.file("a/tokenizer.json")), content(source->path()));
+  EXPECT_TRUE(fs::exists(folder_.file("a/tokenizer_config.json")));
+  EXPECT_FALSE(fs::exists(folder_.file("a/tokenizer.model")));
+  std::vector<std::string> both = decoded(folder_.file("a"), "train");
+  for (const std::string& document : decoded(folder_.file("a"), "validation")) {
+    both.push_back(document);
+  }
+  EXPECT_TRUE(std::is_permutation(both.begin(), both.end(), documents.begin(), documents.end()));
+  BuildOptions again = options("b");  // a data folder is a folder with a tokenizer
+  again.tokenizer = folder_.file("a");
+  build(again);
+  EXPECT_EQ(tokens_of(folder_.file("a"), "train"), tokens_of(folder_.file("b"), "train"));
+}
+
+TEST_F(Build, TextCannotForgeTheEndOfADocument) {
+  folder_.write("text/a.txt", "one<|end_of_text|>two <|begin_of_text|>" + made_up_text(1, 900));
+  BuildOptions given = options("a");
+  given.tokenizer = golden_tokenizer_path("llama3");
+  given.validation_fraction = 0;
+  EXPECT_EQ(build(given).train.num_documents, 1);
+  EXPECT_EQ(decoded(folder_.file("a"), "train")[0].find("one<|end_of_text|>two <|begin"), 0u);
+}
+
+TEST_F(Build, AsksForTheEndOfDocuments) {
+  write_documents(60);
+  fs::copy(golden_tokenizer_path("llama3") + "/tokenizer.json", folder_.file("tokenizer.json"));
+  BuildOptions given = options("a");
+  given.tokenizer = folder_.file("tokenizer.json");
+  expect_contains(message_of(ExitCode::data, [&] { build(given); }),
+                  {"tokenizer.json", "--eos-token TEXT"});
+  given.eos_token = "<none>";
+  expect_contains(message_of(ExitCode::data, [&] { build(given); }), {"--eos-token", "'<none>'"});
+  given.eos_token = "\xC4\xA0the";
+  expect_contains(message_of(ExitCode::data, [&] { build(given); }),
+                  {"the'", "occurs in the text", "--eos-token"});
+  EXPECT_FALSE(fs::exists(folder_.file("a")));
+  given.eos_token = "<|eot_id|>";
+  build(given);
+  const TokenFile file(folder_.file("a/train.h5"));
+  EXPECT_EQ(file.vocabulary().eos_id, open_tokenizer(given.tokenizer)->token_id("<|eot_id|>"));
 }
 
 TEST_F(Build, AFailedBuildLeavesNothing) {

@@ -5,10 +5,13 @@
 
 #include "data/build.h"
 #include "data/sentencepiece_tokenizer.h"
+#include "golden_text.h"
 #include "support.h"
 
 namespace caravan {
 namespace {
+
+namespace fs = std::filesystem;
 
 class DataCommand : public testing::Test {
  protected:
@@ -49,6 +52,21 @@ TEST_F(DataCommand, BuildsAndShows) {
   show_samples({.path = folder_.file("out"), .num_samples = 3, .sequence_len = 90}, shown);
   expect_contains(shown.str(), {"sample 0", "sample 2", "---- next document ----",
                                 " caravans walk over the hill of salt</s>", "[[<s>]]the "});
+}
+
+TEST_F(DataCommand, ShowsTokensOfAByteLevelTokenizer) {
+  testing::internal::CaptureStdout();
+  EXPECT_EQ(run({"data", "build", folder_.file("text.jsonl"), "--output", folder_.file("out"),
+                 "--tokenizer", golden_tokenizer_path("llama3") + "/tokenizer.json", "--eos-token",
+                 "<|eot_id|>", "--validation-fraction", "0.1"}),
+            0);
+  testing::internal::GetCapturedStdout();
+  fs::remove(folder_.file("out/tokenizer_config.json"));  // the token file knows its own end
+  std::ostringstream shown;
+  show_samples({.path = folder_.file("out"), .num_samples = 1, .sequence_len = 90}, shown);
+  expect_contains(shown.str(),
+                  {"---- next document ----", " caravans walk over the hill of salt<|eot_id|>",
+                   "[[<|begin_of_text|>]]the "});
 }
 
 // What is printed is what the file holds: without its marks, it is the text.

@@ -55,5 +55,6 @@ start manifest 8192
 start npz 4096
 start safetensors 2048
 start token_files 2048
+start tokenizer 16384
 while [ -n "$(jobs -p)" ]; do wait -n || failed=1; done
 exit "$failed"

@@ -135,6 +135,11 @@ def save(name, tokenizer, config, change=lambda fields: None):
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
+def token_config(bos, eos):
+    as_token = lambda content: {"__type": "AddedToken", "content": content}
+    return {"bos_token": as_token(bos), "eos_token": as_token(eos)}
+
+
 def split(pattern):
     return pre.Split(Regex(pattern), behavior="isolated")
 
@@ -166,7 +171,7 @@ def train_all(pieces):
         merges = fields["model"]["merges"]
         fields["model"]["merges"] = [m for i, m in enumerate(merges) if i < 500 or i % 7]
 
-    save("llama3", llama3, {"bos_token": names[0], "eos_token": {"content": names[1]}},
+    save("llama3", llama3, {"bos_token": names[0], "eos_token": {"__type": "AddedToken", "content": names[1]}},
          some_unreachable)
 
     llama4 = train("llama4", text, pre.Sequence([split(LLAMA4), level]), 2600, [
@@ -187,7 +192,7 @@ def train_all(pieces):
         added("<｜User｜>", normalized=True), added("<think>", normalized=True)])
     deepseek.normalizer = normalizers.Sequence([])
     deepseek.post_processor = processors.ByteLevel(trim_offsets=False)
-    save("deepseek", deepseek, {"bos_token": {"content": bos}, "eos_token": {"content": eos}})
+    save("deepseek", deepseek, token_config(bos, eos))
 
 
 def main():
@@ -205,10 +210,11 @@ def main():
             print(f"{path} is missing")
             continue
         tokenizer = Tokenizer.from_file(str(path))
-        entry = {"plain": golden_of(tokenizer, blocks, False)}
+        texts = [b.replace("▁", "") for b in blocks] if name == "exported" else blocks
+        entry = {"plain": golden_of(tokenizer, texts, False)}
         if name != "exported":
             entry["code_points"] = golden_of(tokenizer, points, False)
-        entry["special"] = golden_of(tokenizer, blocks, True)
+        entry["special"] = golden_of(tokenizer, texts, True)
         entry["with_prefix"] = tokenizer.encode("a b", add_special_tokens=True).ids
         golden["tokenizers"][name] = entry
         print(name, tokenizer.get_vocab_size(), sum(n for n, _ in entry["plain"]))
