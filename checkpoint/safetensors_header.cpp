@@ -191,25 +191,6 @@ std::map<std::string_view, dom::element> keys_of(dom::object object, const std::
   return keys;
 }
 
-// A whole number; older versions of transformers wrote it with a decimal point.
-std::optional<int64_t> total_size_of(dom::element metadata, const std::string& origin) {
-  dom::object object;
-  if (metadata.get(object) != simdjson::SUCCESS) fail_at(origin, "metadata is not an object");
-  const auto keys = keys_of(object, origin + ": metadata");
-  const auto found = keys.find("total_size");
-  if (found == keys.end()) return std::nullopt;
-  int64_t bytes = -1;
-  double real = 0;
-  if (found->second.get(bytes) != simdjson::SUCCESS &&
-      found->second.get(real) == simdjson::SUCCESS && real >= 0 && real < 9e15) {
-    bytes = static_cast<int64_t>(real);
-    if (static_cast<double>(bytes) != real) bytes = -1;
-  }
-  if (bytes >= 0) return bytes;
-  fail_at(origin, absl::StrFormat("metadata.total_size is %s; it must be a number of bytes",
-                                  shown(found->second)));
-}
-
 std::map<std::string, std::string> weight_map_of(dom::element element, const std::string& origin) {
   dom::object object;
   if (element.get(object) != simdjson::SUCCESS) fail_at(origin, "weight_map is not an object");
@@ -274,7 +255,7 @@ SafetensorsIndex parse_safetensors_index(std::string_view json, const std::strin
   bool has_map = false;
   for (const auto& [key, value] : keys_of(root, origin)) {
     if (key == "metadata") {
-      index.total_bytes = total_size_of(value, origin);
+      if (!value.is_object()) fail_at(origin, "metadata is not an object");
     } else if (key == "weight_map") {
       index.files = weight_map_of(value, origin);
       has_map = true;

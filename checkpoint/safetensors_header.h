@@ -60,8 +60,9 @@ std::vector<SafetensorsTensor> parse_safetensors_header(std::string_view json, i
 
 struct SafetensorsIndex {
   std::map<std::string, std::string> files;  // by tensor: a plain file name
-  std::optional<int64_t> total_bytes;        // of all tensors
 };
+// Its metadata is not compared with the files: writers that counted tied tensors twice gave a
+// total_size that is none.
 SafetensorsIndex parse_safetensors_index(std::string_view json, const std::string& origin);
 
 }  // namespace caravan

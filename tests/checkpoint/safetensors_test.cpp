@@ -301,13 +301,10 @@ TEST(SafetensorsFolder, RefusesShardsThatDisagree) {
   expect_part(shards.error(), "which its weight_map does not say");
   shards.index(R"("a":"one.safetensors","b":"two.safetensors","c":"two.safetensors")");
   expect_part(shards.error(), "tensor 'c' is not in two.safetensors");
+  shards.index(R"("a":"one.safetensors","b":"two.safetensors")", "[8]");
+  expect_part(shards.error(), "metadata is not an object");
   shards.index(R"("a":"one.safetensors","b":"two.safetensors")", R"({"total_size":9})");
-  expect_part(shards.error(), "total_size is 9, but the tensors have 8 bytes");
-  for (const char* size : {"-1", "8.5", "\"8\"", "null", "[]"}) {
-    shards.index(R"("a":"one.safetensors","b":"two.safetensors")",
-                 std::string("{\"total_size\":") + size + "}");
-    expect_part(shards.error(), "metadata.total_size is");
-  }
+  EXPECT_EQ(shards.error(), "");  // tied tensors counted twice
 }
 
 TEST(SafetensorsFolder, RefusesIndexesThatAreNone) {

@@ -207,7 +207,7 @@ TEST_F(Build, AsksForTheEndOfDocuments) {
   EXPECT_FALSE(fs::exists(folder_.file("a")));
   given.eos_token = "<|eot_id|>";
   build(given);
-  const TokenFile file(folder_.file("a/train.h5"));
+  const Hdf5TokenFile file(folder_.file("a/train.h5"));
   EXPECT_EQ(file.vocabulary().eos_id, open_tokenizer(given.tokenizer)->token_id("<|eot_id|>"));
 }
 
@@ -232,7 +232,7 @@ TEST_F(Build, TwoBuildsOfOneOutputDoNotMix) {
   fs::create_directory(folder_.file("out.partial"));
   const int other = ::open(folder_.file("out.partial").c_str(), O_RDONLY | O_DIRECTORY);
   ASSERT_EQ(::flock(other, LOCK_EX | LOCK_NB), 0);
-  expect_contains(message_of(ExitCode::config, [&] { build(options()); }), {"another build"});
+  expect_contains(message_of(ExitCode::config, [&] { build(options()); }), {"another process is writing"});
   ::close(other);
   build(options());
 }
