@@ -372,9 +372,10 @@ void Trainer::show_summary() const {
   console_->table(rows);
   console_->line(absl::StrFormat(
       "next: look into it with  build/caravan ckpt show %s\n"
-      "      train on with      build/caravan train %s/config.yaml train.max_steps=%d",
+      "      train on with      build/caravan train %s/config.yaml train.max_steps=%d\n"
+      "      take it out with   build/caravan export %s --output HF_DIR",
       saver_->last_checkpoint(), config_.output_dir,
-      2 * std::max(state_.step, config_.train.max_steps)));
+      2 * std::max(state_.step, config_.train.max_steps), config_.output_dir));
 }
 
 }  // namespace caravan
