@@ -13,9 +13,10 @@ import aims
 import moe
 import scaling
 import speed
+import tokenization
 from report import ROOT, machine_line, output_of, warn_if_busy, write_section
 
-PARTS = ("speed", "moe", "pools", "scaling")
+PARTS = ("speed", "moe", "pools", "scaling", "tokenizer")
 
 
 def positive(text):
@@ -85,6 +86,10 @@ def main():
         svg.write_text(scaling.picture(results, arguments.threads))
         write_section(arguments.results, "## Time and memory over size",
                       scaling.section(results, arguments.threads, machine))
+    if "tokenizer" in arguments.parts:
+        results = tokenization.measure(arguments.python, arguments.rounds, arguments.quick)
+        write_section(arguments.results, "## Text to tokens",
+                      tokenization.section(results, machine))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Measures speed and memory against PyTorch, transformers, oneDNN, the machine's ceilings and
-# separate pools, and over sizes; writes sections of bench/RESULTS.md and bench/scaling.svg. About
-# half an hour. Builds Caravan, and makes a Python environment with PyTorch in build/bench-venv, if
-# missing.
+# separate pools, over sizes, and text to tokens against tokenizers; writes sections of
+# bench/RESULTS.md and bench/scaling.svg. About half an hour. Builds Caravan, and makes a Python
+# environment with PyTorch in build/bench-venv, if missing.
 #   PEER_PYTHON=PATH   use that interpreter (it must have torch, and transformers for moe) instead
 #                      of making an environment
-# Arguments go to compare.py: --quick, --rounds N, --threads N, --parts speed moe pools scaling, ...
+# Arguments go to compare.py: --quick, --rounds N, --threads N,
+# --parts speed moe pools scaling tokenizer
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . launch/environment.sh
@@ -33,7 +34,7 @@ make_environment() {
 
 build_caravan() {
   [ -e build/build.ninja ] || cmake --preset release
-  cmake --build build --target caravan bench_step bench_pools bench_ceilings
+  cmake --build build --target caravan bench_step bench_pools bench_ceilings bench_tokenizer
   cmake --build build --target bench_onednn ||
     fail "is oneDNN, the yardstick of products, missing? apt-get install libdnnl-dev && cmake build"
 }

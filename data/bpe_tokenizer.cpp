@@ -100,6 +100,7 @@ void BpeTokenizer::encode_valid(std::string_view text, SpecialTokens special,
                                 std::vector<int32_t>& ids) const {
   const ScratchLoan loan(*this);
   Scratch& scratch = *loan;
+  scratch.regex.start(text.size());
   const auto take = [&](std::string_view piece) { model_.encode(piece, scratch.cache, ids); };
   added_tokens_.split(text, special, [&](std::string_view piece, int32_t id) {
     if (id >= 0) return ids.push_back(id);

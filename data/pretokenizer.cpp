@@ -20,7 +20,6 @@ bool Pretokenizer::keeps_text() const {
 }
 
 void Pretokenizer::split(std::string_view text, RegexScratch& scratch, Taker take) const {
-  scratch.start(text.size());
   run(0, text, scratch, take);
 }
 

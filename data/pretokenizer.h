@@ -18,7 +18,7 @@ class Pretokenizer {
   Pretokenizer(const std::vector<PretokenizerStep>& steps, const std::string& path);
 
   // Calls `take` with each piece in its order; the view is valid during the call. `text` is valid
-  // UTF-8 and not empty.
+  // UTF-8 and not empty; scratch.start() has been called for all of the text that it is a part of.
   using Taker = absl::FunctionRef<void(std::string_view)>;
   void split(std::string_view text, RegexScratch& scratch, Taker take) const;
 

@@ -37,7 +37,10 @@ class Translator {
   }
 
  private:
-  [[noreturn]] void fail(const std::string& what) const {
+  [[noreturn]] void fail(std::string what) const {
+    for (char& c : what) {
+      if (c < ' ' || c > '~') c = '?';  // halves of characters, and ends of lines
+    }
     throw data_error(
         absl::StrFormat("%s: the pattern has %s, which is not supported", where_, what));
   }

@@ -21,17 +21,19 @@ std::string streamed(const Tokenizer& tokenizer, const std::vector<int32_t>& ids
   return text + stream.finish();
 }
 
-void check_text(const BpeTokenizer& tokenizer, const std::string& text) {
+// False when the pattern takes too long: it would with other text.
+bool check_text(const BpeTokenizer& tokenizer, const std::string& text) {
   std::vector<int32_t> ids;
   const auto encode = [&] { tokenizer.encode(text, ids); };
-  if (!fuzz::succeeds(ExitCode::data, encode)) return;
+  if (!fuzz::succeeds(ExitCode::data, encode)) return false;
   const auto encode_special = [&] { tokenizer.encode_with_special(text); };
-  if (!fuzz::succeeds(ExitCode::data, encode_special)) return;
+  if (!fuzz::succeeds(ExitCode::data, encode_special)) return false;
   std::string valid = text;
   replace_invalid_utf8(valid);
   const std::string decoded = tokenizer.decode(ids);
   fuzz::expect(streamed(tokenizer, ids) == decoded, "the same, streamed", decoded);
   if (tokenizer.keeps_text()) fuzz::expect(decoded == valid, "the text again", decoded);
+  return true;
 }
 
 void check_pattern(const std::string& pattern, std::string text) {
@@ -68,8 +70,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         std::make_unique<BpeTokenizer>(std::string_view(input).substr(0, zero), "fuzz.json");
   };
   if (!fuzz::succeeds(ExitCode::data, open)) return 0;
-  check_text(*tokenizer, text);
-  check_text(*tokenizer, input.substr(0, 500));
-  check_text(*tokenizer, " 12345 it's\r\n \t a\xC3\xA9\xE6\xBC\xA2\xF0\x9F\x99\x82 <|eot|> \n\n");
+  const std::string_view known =
+      " 12345 it's\r\n \t a\xC3\xA9\xE6\xBC\xA2\xF0\x9F\x99\x82 <|eot|> \n\n";
+  for (const std::string& part : {text, input.substr(0, 500), std::string(known)}) {
+    if (!check_text(*tokenizer, part)) break;
+  }
   return 0;
 }
