@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "checkpoint/crc32c.h"
-#include "checkpoint/folder_path.h"
+#include "data/folder_path.h"
 #include "checkpoint/posix_file.h"
 #include "data/durable_file.h"
 #include "runtime/error.h"

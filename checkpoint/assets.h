@@ -28,7 +28,7 @@ struct Asset {
 };
 
 // The assets that lie in `folder`, by name; none when it does not exist. Links are followed only
-// where resolve_inside (checkpoint/folder_path.h) allows it.
+// where resolve_inside (data/folder_path.h) allows it.
 std::vector<Asset> list_assets(const std::string& folder, AssetKind kind);
 
 // Copies them into `folder`/assets, which is made, and makes them durable. `frame_crc32c` is that

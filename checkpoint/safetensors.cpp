@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "checkpoint/box.h"
-#include "checkpoint/folder_path.h"
+#include "data/folder_path.h"
 #include "checkpoint/safetensors_values.h"
 #include "runtime/error.h"
 

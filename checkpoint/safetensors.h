@@ -47,7 +47,7 @@ class SafetensorsFile {
 };
 
 // model.safetensors of a folder, or all shards of its model.safetensors.index.json. The index and
-// the headers of the shards must agree, both ways. Paths: see checkpoint/folder_path.h.
+// the headers of the shards must agree, both ways. Paths: see data/folder_path.h.
 class SafetensorsFolder {
  public:
   explicit SafetensorsFolder(const std::string& folder);

@@ -3,8 +3,10 @@
 #include <simdjson.h>
 
 #include <filesystem>
+#include <optional>
 
 #include "data/bpe_tokenizer.h"
+#include "data/folder_path.h"
 #include "data/sentencepiece_tokenizer.h"
 #include "data/tokenizer_json.h"
 #include "data/utf8.h"
@@ -16,21 +18,24 @@ namespace {
 
 namespace fs = std::filesystem;
 
-bool is_tokenizer_file(const std::string& path) {
+// Whether the folder has the file; an error when it is a link out of the folder.
+bool has_file(const std::string& folder, const std::string& name) {
   std::error_code error;
-  return fs::is_regular_file(path, error);
+  const std::optional<std::string> path =
+      find_inside(folder.empty() ? "." : folder, name, ExitCode::data);
+  return path && fs::is_regular_file(*path, error);
 }
 
 std::unique_ptr<Tokenizer> open_folder(const std::string& folder) {
   const std::string json = (fs::path(folder) / "tokenizer.json").string();
   const std::string model = (fs::path(folder) / "tokenizer.model").string();
-  if (is_tokenizer_file(json)) {
+  if (has_file(folder, "tokenizer.json")) {
     const std::string unsupported = why_not_byte_level(json);
     if (unsupported.empty()) return std::make_unique<BpeTokenizer>(json);
-    if (!is_tokenizer_file(model)) throw data_error(unsupported);
+    if (!has_file(folder, "tokenizer.model")) throw data_error(unsupported);
     return std::make_unique<SentencePieceTokenizer>(model, /*in_folder=*/true);
   }
-  if (is_tokenizer_file(model))
+  if (has_file(folder, "tokenizer.model"))
     return std::make_unique<SentencePieceTokenizer>(model, /*in_folder=*/true);
   throw data_error(folder +
                    ": has neither tokenizer.json nor tokenizer.model: name a folder or file of a "
@@ -54,8 +59,10 @@ void Tokenizer::check_id(int32_t id) const {
 
 void Tokenizer::add_files(std::span<const std::string_view> names) {
   for (const std::string_view name : names) {
-    const std::string file = (fs::path(path_).parent_path() / name).string();
-    if (fs::path(path_).filename() != name && is_tokenizer_file(file)) files_.push_back(file);
+    const fs::path folder = fs::path(path_).parent_path();
+    if (fs::path(path_).filename() == name || !has_file(folder.string(), std::string(name)))
+      continue;
+    files_.push_back((folder / name).string());
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "data/durable_file.h"
+#include "data/folder_path.h"
 #include "data/json_object.h"
 #include "data/text_map.h"
 #include "runtime/error.h"
@@ -47,8 +48,8 @@ class Vocabulary {
  public:
   void add(const JsonObject& owner, std::string_view key, std::string_view name, int64_t id) {
     if (id < 0 || id > kMaxTokenId) {
-      owner.fail(key, absl::StrFormat("gives %s the id %d, which is not in 0..%d", quoted_part(name),
-                                      id, kMaxTokenId));
+      owner.fail(key, absl::StrFormat("gives %s the id %d, which is not in 0..%d",
+                                      quoted_part(name), id, kMaxTokenId));
     }
     if (name.empty()) owner.fail(key, "has an entry without a name");
     if (ids_.size() >= kMaxEntries) owner.fail(key, "has more than 4194304 entries");
@@ -137,8 +138,8 @@ void read_merges(JsonObject& model, const Vocabulary& vocabulary, TokenizerJson&
     if (left_id < 0 || right_id < 0 || merged_id < 0) {
       model.fail(key(), absl::StrFormat("names %s, which is not in the vocabulary",
                                         quoted_part(left_id < 0    ? left
-                                                  : right_id < 0 ? right
-                                                                 : std::string_view(merged))));
+                                                    : right_id < 0 ? right
+                                                                   : std::string_view(merged))));
     }
     result.merges.push_back({left_id, right_id});
     result.merged.push_back(merged_id);
@@ -439,8 +440,7 @@ TokenNames read_token_names(const std::string& folder) {
   TokenNames names;
   for (const char* name : {"tokenizer_config.json", "generation_config.json", "config.json"}) {
     const std::string path = (fs::path(folder) / name).string();
-    std::error_code error;
-    if (!fs::is_regular_file(path, error)) continue;
+    if (!find_inside(folder.empty() ? "." : folder, name, ExitCode::data)) continue;
     Document document;
     parse(read_file(path, kMaxFileBytes, ExitCode::data), path, document);
     if (name == std::string_view("tokenizer_config.json")) {

@@ -3,7 +3,7 @@
 #include <filesystem>
 
 #include "checkpoint/directory.h"
-#include "checkpoint/folder_path.h"
+#include "data/folder_path.h"
 #include "checkpoint/hf_weights.h"
 #include "checkpoint/posix_file.h"
 #include "checkpoint/reader.h"

@@ -1,4 +1,4 @@
-#include "checkpoint/folder_path.h"
+#include "data/folder_path.h"
 
 #include <algorithm>
 #include <filesystem>
