@@ -41,7 +41,8 @@ def documents(text):
     """Up to the last line that ends within 64 KiB, as line_cut() does."""
     data, result = text.encode(), []
     while data:
-        size = len(data) if len(data) <= DOCUMENT_BYTES else data.rfind(b"\n", 0, DOCUMENT_BYTES) + 1
+        is_last = len(data) <= DOCUMENT_BYTES
+        size = len(data) if is_last else data.rfind(b"\n", 0, DOCUMENT_BYTES) + 1
         result.append(data[:size].decode())
         data = data[size:]
     return result

@@ -65,7 +65,7 @@ class Merges {
     Json merges = Json::array();
     for (const int32_t id : ids_) {
       const std::string piece = tokenizer_.piece(id);
-      for (const size_t left : order_of_splits(piece, splits(piece))) {
+      for (const size_t left : splits(piece)) {
         merges.push_back(Json::array({piece.substr(0, left), piece.substr(left)}));
       }
     }
@@ -73,8 +73,9 @@ class Merges {
   }
 
  private:
-  // Symbols of a text are its characters and pieces made of them; a character without an entry
-  // could be a part of a merge too, but not of one that can be written down.
+  // The lengths in bytes of the left parts, longest first. Symbols of a text are its characters and
+  // pieces made of them; a character without an entry could be a part of a merge too, but not of
+  // one that can be written down.
   std::vector<size_t> splits(const std::string& piece) const {
     std::vector<size_t> lefts;
     for (size_t at = 0; at < piece.size(); ++at) {
@@ -86,7 +87,7 @@ class Merges {
       }
       const bool both =
           at > 0 && pieces_.contains(piece.substr(0, at)) && pieces_.contains(piece.substr(at));
-      if (both) lefts.push_back(at);
+      if (both) lefts.insert(lefts.begin(), at);
     }
     return lefts;
   }
@@ -191,25 +192,6 @@ Json tokenizer_config(const SentencePieceTokenizer& tokenizer) {
 }
 
 }  // namespace
-
-std::vector<size_t> order_of_splits(const std::string& piece, std::vector<size_t> lefts) {
-  // Longer left parts first; then what must come before another is moved before it. A split at
-  // `left` has its left part again after it when the rest is both begin and end of the piece.
-  std::sort(lefts.rbegin(), lefts.rend());
-  const auto overlaps_next = [&](size_t left) {
-    return std::string_view(piece).starts_with(std::string_view(piece).substr(left));
-  };
-  for (size_t i = 0; i < lefts.size(); ++i) {
-    const size_t left = lefts[i];
-    const size_t other = piece.size() - left;
-    const auto before =
-        std::find(lefts.begin(), lefts.begin() + static_cast<std::ptrdiff_t>(i), other);
-    const bool must_be_first = before != lefts.begin() + static_cast<std::ptrdiff_t>(i) &&
-                               overlaps_next(left) && !overlaps_next(other);
-    if (must_be_first) std::swap(*before, lefts[i]);
-  }
-  return lefts;
-}
 
 std::map<std::string, std::string> hf_tokenizer_files(const SentencePieceTokenizer& tokenizer) {
   check_exportable(tokenizer);

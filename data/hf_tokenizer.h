@@ -9,10 +9,11 @@
 //    with encode_with_special.
 //  - Text of more than 256 KiB is cut before a line here, so that a token that spans the end of a
 //    line may be two.
-//  - One piece may come of several pairs. SentencePiece merges the leftmost of all of them first,
-//    the library all of one pair before all of another. Where two such pairs overlap, the order
-//    that is written here gives the same (order_of_splits); else it could matter only if a piece
-//    that contains this one had been learnt before it.
+//
+// One piece may come of several pairs ("aa" "a" and "a" "aa"): SentencePiece merges the leftmost of
+// all of them first, the library all of the pair of lowest rank. That this is the same whatever the
+// order of a piece's pairs is not proved here: a search over ten thousand random vocabularies and
+// 1.6 million texts has found no difference, and the tests compare 10 MB with long runs.
 #pragma once
 
 #include <map>
@@ -25,12 +26,5 @@ namespace caravan {
 // File name to contents: tokenizer.json, tokenizer_config.json, special_tokens_map.json and
 // tokenizer.model. Errors: data_error.
 std::map<std::string, std::string> hf_tokenizer_files(const SentencePieceTokenizer& tokenizer);
-
-// The lengths in bytes of the left parts into which a piece may be split, in the order in which
-// their merges must stand. Two splits x y and y z of one piece (their y the same symbol of the
-// text) overlap; the left one, x y, must win, so it comes first. Only where x y = y x (runs of one
-// unit) do both overlap each other; there the longer left part comes first, as runs are merged
-// from the left into equal parts with the rest at their right end. `lefts` is sorted.
-std::vector<size_t> order_of_splits(const std::string& piece, std::vector<size_t> lefts);
 
 }  // namespace caravan
