@@ -23,11 +23,19 @@ const Asset* find_asset(const std::vector<Asset>& assets, std::string_view name)
   return found == assets.end() ? nullptr : &*found;
 }
 
+void check_vocabulary(const Tokenizer& tokenizer, const ModelConfig& model) {
+  if (tokenizer.vocab_size() <= model.vocab_size) return;
+  throw config_error(
+      absl::StrFormat("--tokenizer: %s has %d tokens, the model %d: it is that of another model",
+                      tokenizer.path(), tokenizer.vocab_size(), model.vocab_size));
+}
+
 // The files of the tokenizer that the user names, or of the checkpoint.
 std::vector<Asset> tokenizer_assets(const ModelSource& source, const std::string& tokenizer) {
   std::vector<Asset> assets;
   if (!tokenizer.empty()) {
     const std::unique_ptr<Tokenizer> opened = open_tokenizer(tokenizer);
+    check_vocabulary(*opened, source.model());
     for (const std::string& path : opened->files()) {
       const bool is_main = path == opened->path();
       assets.push_back({is_main ? opened->file_name() : fs::path(path).filename().string(), path});

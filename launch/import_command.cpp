@@ -149,9 +149,12 @@ void add_import_command(CLI::App& app) {
   command->add_option("overrides", request->overrides,
                       "parallel.tp=2 and the like: how processes share the weights");
   command->add_option("--output", request->output, "folder of the checkpoint")->required();
-  command->add_option("--reference", request->reference,
-                      ".npz with input_ids and logits that the model gave elsewhere: compares");
-  command->add_option("--tolerance", request->tolerance, "of --reference, for each logit [0.001]");
+  CLI::Option* reference =
+      command->add_option("--reference", request->reference,
+                          ".npz with input_ids and logits that the model gave elsewhere: compares");
+  command->add_option("--tolerance", request->tolerance, "of --reference, for each logit [0.001]")
+      ->needs(reference)
+      ->check(CLI::NonNegativeNumber);
   command->add_option("--ignore-key", request->ignored_keys,
                       "a key of config.json that is not known here and changes nothing");
   command->callback([request] { import_model(*request); });

@@ -35,6 +35,15 @@ void check_is_checkpoint(const std::string& path) {
       path));
 }
 
+// An imported checkpoint has weights alone; a run that goes on needs more.
+void check_is_of_run(const std::string& path) {
+  if (!read_committed(path).header.texts.contains(kModelText)) return;
+  throw config_error(absl::StrFormat(
+      "checkpoint.resume_from_checkpoint is '%s', an imported model without the state of a run; "
+      "start from it with model.init_from=%s",
+      path, path));
+}
+
 // Whether a run that began at `start`, a checkpoint of another folder, made the newest of this one:
 // then the same command was started again and goes on. One of the same folder is a wish to go back.
 bool came_from(const std::string& start, const std::string& latest) {
@@ -98,6 +107,7 @@ ResumeChoice RunFolder::choose_resume() const {
       return {newest_first(folder, latest), std::move(latest.ignored)};
     case ResumeFrom::Kind::path:
       check_is_checkpoint(resume.path);
+      check_is_of_run(resume.path);
       if (latest.path.empty() || read_committed(resume.path).header.step >= latest.step) {
         return {{resume.path}, {}};
       }

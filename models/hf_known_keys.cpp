@@ -48,6 +48,7 @@ constexpr std::array<Fixed, 12> kFixed = {{
     {"pruned_heads", "{}", "all heads are there"},
     {"rope_interleaved", "false", "the family says how rope pairs channels"},
     {"partial_rotary_factor", "1.0", "rope turns whole heads"},
+    {"quantization_config", "null", "quantised weights are not read; take the model without it"},
     {"for_llm_compressor", "false", "experts are stored as one tensor"},
 }};
 

@@ -3,7 +3,7 @@
 A folder per model: config.json and safetensors as save_pretrained writes them, and golden.json:
 versions, input ids, and logits of one forward pass in float32 over the weights as they are stored
 (those of bf16 and fp16 folders rounded). Two folders also have config-4.json, the same config as
-versions 4 of transformers write it. Weights are random and nothing is trained; a second run gives
+versions 4 of transformers write it, and reference.npz: input ids and all logits. Weights are random and nothing is trained; a second run gives
 the same numbers.
 """
 
@@ -13,6 +13,7 @@ import pathlib
 import platform
 import shutil
 
+import numpy
 import safetensors
 import torch
 import transformers
@@ -111,7 +112,7 @@ MODELS = {
     "llama4_multimodal": ("llama4", dict(num_hidden_layers=1), "float32", None),
 }
 
-# Two of them in the words of version 4.
+# Two of them in the words of version 4, too, and with all logits.
 OLD_KEYS = {"llama_scaled_rope", "llama4_top2_dense"}
 
 
@@ -183,7 +184,10 @@ def record(name):
     generator = torch.Generator().manual_seed(SEED + 1)
     ids = torch.randint(0, LLAMA["vocab_size"], (NUM_SEQUENCES, SEQUENCE_LEN), generator=generator)
     expect_clear_picks(network, ids)
-    logits = network(input_ids=ids).logits[..., COLUMNS]
+    logits = network(input_ids=ids).logits
+    if name in OLD_KEYS:
+        numpy.savez(folder / "reference.npz", input_ids=ids.numpy(), logits=logits.numpy())
+    logits = logits[..., COLUMNS]
     golden = {
         "made_with": {
             "python": platform.python_version(),
