@@ -36,7 +36,7 @@ struct Fixed {
   std::string_view value;  // as JSON
   std::string_view why;
 };
-constexpr std::array<Fixed, 12> kFixed = {{
+constexpr std::array<Fixed, 13> kFixed = {{
     {"hidden_act", "\"silu\"", "the MLPs here have no other"},
     {"pretraining_tp", "1", "others round differently"},
     {"is_llama_config", "true", "it is one"},
