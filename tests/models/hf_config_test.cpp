@@ -73,10 +73,11 @@ TEST(HfConfig, NullIsAbsentButForSizesThatAreDerived) {
   Json json = small_llama4();
   json["num_key_value_heads"] = json["head_dim"] = json["attention_chunk_size"] = nullptr;
   json["rope_scaling"] = json["moe_layers"] = json["quantization_config"] = nullptr;
+  json["secret_config"] = nullptr;
   json.erase("architectures");
-  EXPECT_NE(error_of_text(json.dump()).find("quantization_config"), std::string::npos)
+  EXPECT_NE(error_of_text(json.dump()).find("secret_config"), std::string::npos)
       << "an unknown key is one, whatever it says";
-  json.erase("quantization_config");
+  json.erase("secret_config");
   const HfConfig config = read(json);
   EXPECT_EQ(config.model.num_key_value_heads, 4);
   EXPECT_EQ(config.model.head_dim, 4);
@@ -155,16 +156,20 @@ TEST(HfConfig, TakesTheTextOfAMultimodalModel) {
 
 TEST(HfConfig, NamesKeysThatItDoesNotKnow) {
   Json json = small_llama();
-  json["quantization_config"] = {{"bits", 4}};
-  EXPECT_EQ(
-      error_of_text(json.dump()),
-      "config.json: key 'quantization_config' is {\"bits\":4}, which this program does not know: "
-      "pass --ignore-key 'quantization_config' if it does not change what the model computes");
-  EXPECT_EQ(read(json, {"quantization_config"}), read(small_llama()));
+  json["secret_config"] = {{"bits", 4}};
+  EXPECT_EQ(error_of_text(json.dump()),
+            "config.json: key 'secret_config' is {\"bits\":4}, which this program does not know: "
+            "pass --ignore-key 'secret_config' if it does not change what the model computes");
+  EXPECT_EQ(read(json, {"secret_config"}), read(small_llama()));
   for (const char* key : {"auto_map", "sliding_window", "num_local_experts", "rope_type", "x\ny"}) {
     EXPECT_NE(error_with(small_llama(), key, 1), "") << key;
   }
   // What decides about the model cannot be ignored.
+  json = small_llama();
+  json["quantization_config"] = {{"bits", 4}};
+  EXPECT_EQ(error_of_text(json.dump(), {"quantization_config"}),
+            "config.json: key 'quantization_config' is {\"bits\":4}; it must be null: quantised "
+            "weights are not read; take the model without it");
   json = small_llama();
   json["hidden_act"] = "gelu";
   EXPECT_EQ(error_of_text(json.dump(), {"hidden_act"}),
