@@ -7,6 +7,8 @@
 #include <optional>
 
 #include "checkpoint/async_save.h"
+#include "data/durable_file.h"
+#include "data/work_folder.h"
 #include "launch/clock.h"
 #include "launch/log.h"
 #include "launch/logits_run.h"
@@ -33,13 +35,6 @@ ModelSource open_folder(const ImportRequest& request) {
                       source.path(), source.path()));
 }
 
-// Rank 0 alone: others may look when it has begun to write.
-void check_output(const std::string& output) {
-  if (!fs::exists(output)) return;
-  throw config_error(
-      absl::StrFormat("--output: %s exists already: remove it or choose another name", output));
-}
-
 void compare_with_reference(const ImportRequest& request, ReferenceLogits& reference,
                             LogitsRun& run, Rows& rows) {
   const LogitsDifference difference = reference.compare(run);
@@ -60,12 +55,15 @@ std::string new_name(Communicator& world) {
   return gather_strings(world, absl::StrFormat("%016x", microseconds))[0];
 }
 
+// Into a folder that is locked while it is written, so that neither a second import nor what is
+// left of one that was killed ends up under the name of the output.
 SaveResult save(const ImportRequest& request, const ModelSource& source, Session& session) {
-  const fs::path output = fs::absolute(fs::path(request.output + "/").parent_path());
+  std::optional<WorkFolder> work;  // of rank 0
+  if (session.is_first_rank()) work.emplace(request.output);
   const Mesh& mesh = session.mesh();
   SaveRequest save;
-  save.folder = output.parent_path().string();
-  save.name = output.filename().string();
+  save.folder = gather_strings(session.world(), work ? work->path() : "")[0];
+  save.name = "checkpoint";
   save.header.run_id = "import-" + new_name(session.world());
   const std::string model = to_yaml(source.model());
   save.header.config_hash = absl::StrFormat("%016x", stable_hash(model));
@@ -84,6 +82,9 @@ SaveResult save(const ImportRequest& request, const ModelSource& source, Session
   saving.begin(std::move(save));
   SaveResult result = saving.finish();
   if (!result.error.empty()) throw checkpoint_error(result.error);
+  const std::string output = fs::absolute(fs::path(request.output + "/").parent_path()).string();
+  if (work) rename_durably(result.saved.path, output, ExitCode::checkpoint);
+  result.saved.path = output;
   return result;
 }
 
@@ -108,7 +109,8 @@ std::string describe_reading(Session& session, const WeightSource& weights) {
 void import_model(const ImportRequest& request) {
   MpiSession mpi;
   const ModelSource source = open_folder(request);
-  if (mpi.world().rank() == 0) check_output(request.output);
+  // Now, and not after hours of reading: whether it can be written.
+  if (mpi.world().rank() == 0) WorkFolder unused(request.output);
   std::optional<ReferenceLogits> reference;
   if (!request.reference.empty()) reference.emplace(request.reference, source.model().vocab_size);
   std::vector<std::string> notes;

@@ -32,6 +32,7 @@ int threads_per_rank(const Config& config, int ranks_on_node) {
 
 Session::Session(const Config& config, MpiSession& mpi, const SessionOptions& options)
     : config_(config),
+      purpose_(options.purpose),
       progress_(options.progress != nullptr ? *options.progress : unwatched_),
       num_threads_(threads_per_rank(config, mpi.local_size())),
       device_(find_device(config, mpi)),
@@ -114,11 +115,13 @@ Executor& Session::executor(std::string_view program) {
 }
 
 MemoryReport Session::memory_report() const {
-  ReportOptions options{.limit = limit_,
-                        .host = {{"libraries and code", baseline_bytes_},
-                                 {"batches read ahead", host_bytes_},
-                                 {"checkpoint copy", copy_bytes_}},
-                        .is_on_device = is_on_device()};
+  ReportOptions options{
+      .limit = limit_,
+      .host = {{"libraries and code", baseline_bytes_},
+               {purpose_ == RunPurpose::logits ? "files and logits" : "batches read ahead",
+                host_bytes_},
+               {"checkpoint copy", copy_bytes_}},
+      .is_on_device = is_on_device()};
   if (is_on_device()) options.held = {{"CUDA and others", held_bytes_}};
   return caravan::memory_report(plan_.layout, plan_.programs, options);
 }

@@ -73,6 +73,7 @@ class Session {
   ExecutorOptions executor_options(const SessionOptions& options, size_t program);
 
   Config config_;
+  RunPurpose purpose_;
   Progress unwatched_;
   Progress& progress_;
   int num_threads_;

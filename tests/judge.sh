@@ -25,7 +25,7 @@ make_environment() {
   touch "$folder/complete"
 }
 
-[ -x build/caravan ] || fail "build/caravan is missing: cmake --preset release && cmake --build build"
+[ -x build/caravan ] || fail "build/caravan is missing: cmake --preset release, cmake --build build"
 if [ -z "${CARAVAN_JUDGE_PYTHON:-}" ]; then
   make_environment build/judge-venv-5 transformers==5.23.0
   make_environment build/judge-venv-4 transformers==4.57.3

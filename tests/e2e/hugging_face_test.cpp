@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -11,6 +12,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "data/work_folder.h"
 #include "tests/e2e/caravan_process.h"
 #include "tests/support/folders.h"
 #include "tests/support/temporary_folder.h"
@@ -133,6 +135,17 @@ double percent_read(const std::string& said) {
   return std::stod(said.substr(said.rfind(", ", end) + 2));
 }
 
+// By how many MiB a rank held more than was planned: "1.5 MiB planned, 2.5 MiB measured".
+double mebibytes_above_plan(const std::string& said) {
+  const size_t row = said.find("| memory per rank | ");
+  double planned = 0, measured = INFINITY;
+  if (row != std::string::npos) {
+    std::sscanf(said.c_str() + row, "| memory per rank | %lf MiB planned, %lf MiB measured",
+                &planned, &measured);
+  }
+  return measured - planned;
+}
+
 TEST_F(HuggingFace, RanksReadTheirSharesAndWriteTheSameTensors) {
   const std::map<std::string, std::vector<std::string>> meshes = {
       {"llama_gqa", {"parallel.tp=2", "parallel.tp=4"}},
@@ -145,6 +158,7 @@ TEST_F(HuggingFace, RanksReadTheirSharesAndWriteTheSameTensors) {
           run("import " + golden(model) + " --output " + path(output) + " " + mesh, 4);
       EXPECT_LE(percent_read(said), 105) << said;
       EXPECT_GE(percent_read(said), 99) << said;
+      EXPECT_LE(mebibytes_above_plan(said), 1) << said;
       expect_same_tensors(output, model);
     }
   }
@@ -264,16 +278,35 @@ TEST_F(HuggingFace, OutputsThatExistStay) {
                  {"is a checkpoint already", "model.init_from="});
 }
 
-// What a killed export left is no hindrance, and no part of what is published.
-TEST_F(HuggingFace, LeftoversOfAKilledExportAreRemoved) {
+// What a killed process left is no hindrance, and no part of what is published.
+TEST_F(HuggingFace, LeftoversOfKilledProcessesAreRemoved) {
+  const auto leave_half = [&](const std::string& output) {
+    fs::create_directories(path(output + ".partial/.tmp-step-00000000-import-1-0"));
+    std::ofstream(path(output + ".partial/model-00001-of-00002.safetensors")) << "half";
+  };
+  leave_half("checkpoint");
   run("import " + golden("llama_tied") + " --output " + path("checkpoint"));
-  fs::create_directory(path("folder.partial"));
-  std::ofstream(path("folder.partial/model-00001-of-00002.safetensors")) << "half";
+  leave_half("folder");
   run("export " + path("checkpoint") + " --output " + path("folder"));
-  EXPECT_FALSE(fs::exists(path("folder.partial")));
   const std::map<std::string, std::string> files = files_in(path("folder"));
   EXPECT_FALSE(files.contains("model-00001-of-00002.safetensors"));
   EXPECT_TRUE(files.contains("model.safetensors"));
+  std::set<std::string> outputs;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder_.path())) {
+    outputs.insert(entry.path().filename().string());
+  }
+  EXPECT_EQ(outputs, (std::set<std::string>{"checkpoint", "folder"}));
+  run("ckpt verify " + path("checkpoint"));
+}
+
+// The lock of a process that writes the same output.
+TEST_F(HuggingFace, OneAtATimeWritesAnOutput) {
+  run("import " + golden("llama_tied") + " --output " + path("checkpoint"));
+  const WorkFolder other(path("output"));
+  for (const std::string& command :
+       {"import " + golden("llama_tied"), "export " + path("checkpoint")}) {
+    expect_refused(command + " --output " + path("output"), 2, {"another process is writing"});
+  }
 }
 
 class InitFrom : public HuggingFace {

@@ -2,8 +2,8 @@
 
 Models: every folder of tests/golden/hf, and three that caravan trains for a few steps. Each is
 exported in float32 (also in many files) and bfloat16, and must load without a word, give the logits
-and the greedy tokens of the original, come back bit for bit over export, import, export, tokenise as
-`caravan data build` did, and be a start for training that has the same first loss on any mesh.
+and the greedy tokens of the original, come back bit for bit over export, import, export, tokenise
+as `caravan data build` did, and be a start for training that has the same first loss on any mesh.
 """
 
 import argparse
@@ -190,7 +190,7 @@ class Judge:
         for mesh, (ranks, options) in (models.EXPERT_MESHES if is_mixture
                                        else models.MESHES).items():
             run = self.scratch / f"{name}.on-{mesh}"
-            overrides = [f"model.init_from={starts['folder']}", "train.micro_batch_size=2", *options]
+            overrides = [f"model.init_from={starts['folder']}", *options]
             loss = self.attempt(f"{name} on {mesh}", lambda: self.caravan.first_loss(
                 config, run, overrides, ranks))
             if loss is not None and losses["folder"] is not None:

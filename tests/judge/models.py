@@ -11,16 +11,18 @@ HARD_TEXTS = [
     "1 12 123 1234 12345 3.14159e-10 0x7fff_ffff",
     "def f(x):\n    if x:\n\t\treturn x ** 2\n\n\n    return None\n",
     "for (int i = 0; i < n; ++i) { a[i] += b[i] * c[i]; }  // sum\r\n",
-    "\u4e2d\u6587\u8bcd\u8bed\uff0c\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8\u3002\ud55c\uad6d\uc5b4",
+    "\u4e2d\u6587\u8bcd\u8bed\uff0c\u65e5\u672c\u8a9e\u306e\u30c6\u30ad\u30b9\u30c8\u3002"
+    "\ud55c\uad6d\uc5b4",
     "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 \U0001f1e9\U0001f1ea\u2764\ufe0f!!!",
     "na\u00efve caf\u00e9 e\u0301 \u00df \u0130stanbul \u03a3\u03af\u03c3\u03c5\u03c6\u03bf\u03c2",
-    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u05e2\u05d1\u05e8\u05d9\u05ea \u0939\u093f\u0928\u094d\u0926\u0940",
+    "\u0627\u0644\u0639\u0631\u0628\u064a\u0629 \u05e2\u05d1\u05e8\u05d9\u05ea "
+    "\u0939\u093f\u0928\u094d\u0926\u0940",
     "line\nline\n\nline\n\n\n   \n\tline",
     "don't WON'T it's I'LL we'Ve",
     "\u00a0no-break\u2009thin\u3000wide\ufefftext\u200b",
     "a" * 50 + " " * 30 + "b" * 20,
 ]
-WORDS = "the caravan crosses a valley with seven llamas that carry one load over each bridge".split()
+WORDS = "the caravan crosses a valley with seven llamas that carry one load over a bridge".split()
 
 TINY = dict(
     hidden_size=32,
@@ -38,9 +40,9 @@ SCALED_ROPE = dict(
     high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )
-# By name: the tokenizer (a folder of tests/golden/tokenizers; None: SentencePiece, trained here) and
-# the model. Chunks are shorter than the sequence; two vocabularies are padded, so that two ranks of tp
-# can share them.
+# By name: the tokenizer (a folder of tests/golden/tokenizers; None: SentencePiece, trained here)
+# and the model. Chunks are shorter than the sequence; two vocabularies are padded, so that two
+# ranks of tp can share them.
 TRAINED = {
     "trained_tied": (None, TINY | dict(tie_word_embeddings=True)),
     "trained_biases": (

@@ -44,8 +44,8 @@ class Caravan:
 
 
 def content(path):
-    """Bytes of a file. Of parity.json all but the logits: a first export that rounds is compared with
-    the checkpoint before rounding, the next one with rounded weights."""
+    """Bytes of a file. Of parity.json all but the logits: a first export that rounds is compared
+    with the checkpoint before rounding, the next one with rounded weights."""
     if path.name != "parity.json":
         return path.read_bytes()
     return {key: value for key, value in json.loads(path.read_text()).items() if key != "logits"}
