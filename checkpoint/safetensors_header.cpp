@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <set>
 
-#include "models/hf_json.h"
 #include "runtime/error.h"
+#include "runtime/json.h"
 
 namespace caravan {
 namespace {
@@ -16,6 +16,7 @@ constexpr size_t kMaxTensors = size_t{1} << 20;
 constexpr size_t kMaxTensorNameBytes = 512;
 constexpr size_t kMaxTensorDims = 8;
 constexpr size_t kMaxShardFiles = 10'000;
+constexpr IntegerRange kSizes = {0, INT64_MAX};
 constexpr const char* kMetadata = "__metadata__";
 
 struct DTypeInfo {
@@ -39,11 +40,14 @@ constexpr std::array<DTypeInfo, 15> kDTypeInfos = {{{"F64", 8},
                                                     {"F8_E4M3", 1},
                                                     {"F8_E5M2", 1}}};
 
-std::optional<SafetensorsDType> find_dtype(std::string_view text) {
+SafetensorsDType dtype_of(JsonKeys& keys) {
+  const std::string text = keys.need_text("dtype");
+  std::string known;
   for (size_t i = 0; i < kDTypeInfos.size(); ++i) {
     if (kDTypeInfos[i].name == text) return static_cast<SafetensorsDType>(i);
+    known.append(i == 0 ? "" : ", ").append(kDTypeInfos[i].name);
   }
-  return std::nullopt;
+  keys.refuse("dtype", "one of " + known);
 }
 
 [[noreturn]] void fail_at(const std::string& origin, const std::string& what) {
@@ -62,101 +66,42 @@ void require_tensor_name(std::string_view name, const std::string& origin) {
                                   in_quotes(name), kMaxTensorNameBytes));
 }
 
+// A dim of 0 does not excuse the others: what multiplies shapes later must not overflow.
+int64_t bytes_of(const SafetensorsTensor& tensor, const JsonKeys& keys) {
+  int64_t bytes = size_bytes(tensor.dtype);
+  for (const int64_t size : tensor.shape) {
+    if (__builtin_mul_overflow(bytes, std::max<int64_t>(size, 1), &bytes)) {
+      keys.fail(absl::StrFormat("has the impossible shape %s", to_string(tensor.shape)));
+    }
+  }
+  return std::ranges::count(tensor.shape, 0) > 0 ? 0 : bytes;
+}
+
+void read_offsets(JsonKeys& keys, SafetensorsTensor& tensor) {
+  const std::vector<int64_t> offsets = keys.need_integers("data_offsets", kSizes, 2);
+  if (offsets.size() != 2 || offsets[0] > offsets[1]) {
+    keys.refuse("data_offsets", "[begin, end], the end not before the beginning");
+  }
+  tensor.begin = offsets[0], tensor.end = offsets[1];
+  const int64_t bytes = bytes_of(tensor, keys);
+  if (tensor.end - tensor.begin == bytes) return;
+  keys.fail(absl::StrFormat("has %d bytes, but %s%s has %d", tensor.end - tensor.begin,
+                            caravan::name(tensor.dtype), to_string(tensor.shape), bytes));
+}
+
 // One entry of the header.
-class EntryReader {
- public:
-  EntryReader(const std::string& origin, std::string_view name) : origin_(origin), name_(name) {}
+SafetensorsTensor read_tensor(std::string_view name, JsonKeys keys) {
+  SafetensorsTensor tensor{.name = std::string(name),
+                           .dtype = dtype_of(keys),
+                           .shape = keys.need_integers("shape", kSizes, kMaxTensorDims)};
+  read_offsets(keys, tensor);
+  keys.finish();
+  return tensor;
+}
 
-  SafetensorsTensor read(dom::element element) const {
-    dom::object object;
-    if (element.get(object) != simdjson::SUCCESS) fail("is not an object");
-    std::optional<dom::element> dtype, shape, offsets;
-    for (const dom::key_value_pair field : object) {
-      std::optional<dom::element>* const place = field.key == "dtype"          ? &dtype
-                                                 : field.key == "shape"        ? &shape
-                                                 : field.key == "data_offsets" ? &offsets
-                                                                               : nullptr;
-      if (place == nullptr) fail("has the unknown key " + in_quotes(field.key));
-      if (place->has_value()) fail("has the key " + in_quotes(field.key) + " twice");
-      *place = field.value;
-    }
-    if (!dtype || !shape || !offsets) fail("lacks dtype, shape or data_offsets");
-    SafetensorsTensor tensor{
-        .name = std::string(name_), .dtype = dtype_of(*dtype), .shape = shape_of(*shape)};
-    read_offsets(*offsets, tensor);
-    return tensor;
-  }
-
- private:
-  [[noreturn]] void fail(const std::string& what) const {
-    caravan::fail_at(origin_, absl::StrFormat("tensor %s %s", in_quotes(name_), what));
-  }
-
-  SafetensorsDType dtype_of(dom::element element) const {
-    std::string_view text;
-    if (element.get(text) != simdjson::SUCCESS) fail("has a dtype that is no text");
-    const std::optional<SafetensorsDType> dtype = find_dtype(text);
-    if (!dtype) fail("has the unknown dtype " + in_quotes(text));
-    return *dtype;
-  }
-
-  // Not negative, of at most so many entries.
-  std::vector<int64_t> numbers(dom::element element, size_t max_count, const char* what) const {
-    dom::array list;
-    if (element.get(list) != simdjson::SUCCESS) fail(absl::StrFormat("has %s no list", what));
-    std::vector<int64_t> result;
-    for (const dom::element entry : list) {
-      int64_t number = 0;
-      if (entry.get(number) != simdjson::SUCCESS || number < 0 || result.size() == max_count) {
-        fail(absl::StrFormat("has %s that is not a list of at most %d integers from 0", what,
-                             max_count));
-      }
-      result.push_back(number);
-    }
-    return result;
-  }
-
-  Shape shape_of(dom::element element) const { return numbers(element, kMaxTensorDims, "a shape"); }
-
-  // A dim of 0 does not excuse the others: what multiplies shapes later must not overflow.
-  int64_t bytes_of(const SafetensorsTensor& tensor) const {
-    int64_t bytes = caravan::size_bytes(tensor.dtype);
-    for (const int64_t size : tensor.shape) {
-      if (__builtin_mul_overflow(bytes, std::max<int64_t>(size, 1), &bytes)) {
-        fail(absl::StrFormat("has the impossible shape %s", to_string(tensor.shape)));
-      }
-    }
-    return std::ranges::count(tensor.shape, 0) > 0 ? 0 : bytes;
-  }
-
-  void read_offsets(dom::element element, SafetensorsTensor& tensor) const {
-    const std::vector<int64_t> offsets = numbers(element, 2, "data_offsets");
-    if (offsets.size() != 2 || offsets[0] > offsets[1]) {
-      fail("has data_offsets that are not [begin, end]");
-    }
-    tensor.begin = offsets[0], tensor.end = offsets[1];
-    const int64_t bytes = bytes_of(tensor);
-    if (tensor.end - tensor.begin == bytes) return;
-    fail(absl::StrFormat("has %d bytes, but %s%s has %d", tensor.end - tensor.begin,
-                         caravan::name(tensor.dtype), to_string(tensor.shape), bytes));
-  }
-
-  const std::string& origin_;
-  std::string_view name_;
-};
-
-void check_metadata(dom::element element, const std::string& origin) {
-  dom::object metadata;
-  if (element.get(metadata) != simdjson::SUCCESS) fail_at(origin, "__metadata__ is not an object");
-  std::set<std::string_view> keys;
-  for (const dom::key_value_pair entry : metadata) {
-    if (!entry.value.is_string()) {
-      fail_at(origin,
-              absl::StrFormat("__metadata__ has %s, which is no text", in_quotes(entry.key)));
-    }
-    if (keys.insert(entry.key).second) continue;
-    fail_at(origin, absl::StrFormat("__metadata__ has %s twice", in_quotes(entry.key)));
-  }
+void check_metadata(const JsonText& text, dom::element element) {
+  JsonKeys metadata(text, element, "", kMetadata);
+  for (const std::string& key : metadata.rest()) metadata.need_text(key);
 }
 
 // Sorts them, and expects each to begin where the one before ends.
@@ -180,29 +125,18 @@ void check_tiling(std::vector<SafetensorsTensor>& tensors, int64_t data_bytes,
                                   end, data_bytes));
 }
 
-// Keys of `object`, each once.
-std::map<std::string_view, dom::element> keys_of(dom::object object, const std::string& where) {
-  std::map<std::string_view, dom::element> keys;
-  for (const dom::key_value_pair entry : object) {
-    if (!keys.emplace(entry.key, entry.value).second) {
-      fail_at(where, "has the key " + in_quotes(entry.key) + " twice");
-    }
-  }
-  return keys;
-}
-
-std::map<std::string, std::string> weight_map_of(dom::element element, const std::string& origin) {
-  dom::object object;
-  if (element.get(object) != simdjson::SUCCESS) fail_at(origin, "weight_map is not an object");
+std::map<std::string, std::string> weight_map_of(dom::object entries, const std::string& origin) {
   std::map<std::string, std::string> files;
   std::set<std::string_view> names;
-  for (const auto& [tensor, value] : keys_of(object, origin + ": weight_map")) {
+  for (const auto& [tensor, value] : entries) {
     require_tensor_name(tensor, origin);
     std::string_view file;
     if (value.get(file) != simdjson::SUCCESS) {
       fail_at(origin, absl::StrFormat("weight_map has no file for %s", in_quotes(tensor)));
     }
-    files.emplace(tensor, file);
+    if (!files.emplace(tensor, file).second) {
+      fail_at(origin, absl::StrFormat("weight_map has the key %s twice", in_quotes(tensor)));
+    }
     names.insert(file);
   }
   if (files.size() > kMaxTensors || names.size() > kMaxShardFiles) {
@@ -226,44 +160,35 @@ std::vector<SafetensorsTensor> parse_safetensors_header(std::string_view json, i
                                                         const std::string& origin) {
   if (!json.starts_with('{'))
     fail_at(origin, "is no safetensors file: its header is no JSON object");
-  const JsonText text(json, kMaxHeaderDepth, origin);
-  dom::object root;
-  if (text.root().get(root) != simdjson::SUCCESS) fail_at(origin, "its header is not an object");
+  const JsonText text(json, kMaxHeaderDepth, origin, ExitCode::checkpoint);
   std::vector<SafetensorsTensor> tensors;
   std::set<std::string_view> names;
-  for (const dom::key_value_pair entry : root) {
+  for (const dom::key_value_pair entry : text.entries()) {
     if (!names.insert(entry.key).second) fail_at(origin, in_quotes(entry.key) + " is there twice");
     if (entry.key == kMetadata) {
-      check_metadata(entry.value, origin);
+      check_metadata(text, entry.value);
       continue;
     }
     require_tensor_name(entry.key, origin);
     if (tensors.size() == kMaxTensors) {
       fail_at(origin, absl::StrFormat("more than %d tensors", kMaxTensors));
     }
-    tensors.push_back(EntryReader(origin, entry.key).read(entry.value));
+    const std::string owner = "tensor " + in_quotes(entry.key);
+    tensors.push_back(read_tensor(entry.key, JsonKeys(text, entry.value, "", owner)));
   }
   check_tiling(tensors, data_bytes, origin);
   return tensors;
 }
 
 SafetensorsIndex parse_safetensors_index(std::string_view json, const std::string& origin) {
-  const JsonText text(json, kMaxHeaderDepth, origin);
-  dom::object root;
-  if (text.root().get(root) != simdjson::SUCCESS) fail_at(origin, "is not an object");
-  SafetensorsIndex index;
-  bool has_map = false;
-  for (const auto& [key, value] : keys_of(root, origin)) {
-    if (key == "metadata") {
-      if (!value.is_object()) fail_at(origin, "metadata is not an object");
-    } else if (key == "weight_map") {
-      index.files = weight_map_of(value, origin);
-      has_map = true;
-    } else {
-      fail_at(origin, "has the unknown key " + in_quotes(key));
-    }
+  const JsonText text(json, kMaxHeaderDepth, origin, ExitCode::checkpoint);
+  JsonKeys keys = text.keys();
+  if (!keys.has("weight_map")) {
+    fail_at(origin, "has no weight_map, which says where tensors are");
   }
-  if (!has_map) fail_at(origin, "has no weight_map, which says where tensors are");
+  const SafetensorsIndex index{weight_map_of(keys.need_entries("weight_map"), origin)};
+  if (keys.has("metadata")) keys.need_entries("metadata");  // sizes, of no use here
+  keys.finish();
   return index;
 }
 

@@ -4,8 +4,8 @@
 #include <filesystem>
 
 #include "data/durable_file.h"
-#include "data/json_object.h"
 #include "runtime/error.h"
+#include "runtime/json.h"
 
 namespace caravan {
 namespace {
@@ -83,7 +83,7 @@ int32_t BpeTokenizer::named(const std::string& name, const char* key) const {
   if (id >= 0) return id;
   throw data_error(
       absl::StrFormat("%s: %s of the tokenizer_config.json beside it is %s, which is no token",
-                      path(), key, quoted_part(name)));
+                      path(), key, in_quotes(name)));
 }
 
 void BpeTokenizer::find_ends(const std::string& folder) {

@@ -1,7 +1,5 @@
 #include "data/tokenizer_json.h"
 
-#include <simdjson.h>
-
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
@@ -9,9 +7,9 @@
 #include "absl/container/flat_hash_set.h"
 #include "data/durable_file.h"
 #include "data/folder_path.h"
-#include "data/json_object.h"
 #include "data/text_map.h"
 #include "runtime/error.h"
+#include "runtime/json.h"
 
 namespace caravan {
 namespace {
@@ -24,38 +22,51 @@ constexpr size_t kMaxDepth = 64;
 constexpr size_t kMaxEntries = size_t{4} << 20;
 constexpr size_t kMaxAddedTokenBytes = 4096;
 constexpr size_t kMaxSteps = 32;
+constexpr int32_t kMaxTokenId = (8 << 20) - 1;
+constexpr IntegerRange kTokenIds = {0, kMaxTokenId};
 constexpr const char* kGpt2Pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-// A parsed file; elements point into the parser.
-struct Document {
-  dom::parser parser;
-  dom::element root;
-};
-
-void parse(std::string_view text, const std::string& path, Document& document) {
+JsonText parse(std::string_view text, const std::string& path) {
   if (text.size() > kMaxFileBytes) throw data_error(path + ": has more than 256 MiB");
-  auto error = document.parser.allocate(std::max<size_t>(text.size(), 64), kMaxDepth);
-  if (error == simdjson::SUCCESS) {
-    error = document.parser.parse(text.data(), text.size()).get(document.root);
-  }
-  if (error != simdjson::SUCCESS) {
-    throw data_error(absl::StrFormat("%s: is no JSON: %s", path, simdjson::error_message(error)));
-  }
+  return JsonText(text, kMaxDepth, path, ExitCode::data);
+}
+
+// The key must be absent, null or what does nothing: false, "" or an empty list.
+void must_be_off(JsonKeys& keys, std::string_view key) {
+  const auto element = keys.take(key);
+  if (!element) return;
+  std::string_view text;
+  bool flag = true;
+  dom::array list;
+  const bool is_off = (element->get(text) == simdjson::SUCCESS && text.empty()) ||
+                      (element->get(flag) == simdjson::SUCCESS && !flag) ||
+                      (element->get(list) == simdjson::SUCCESS && list.size() == 0);
+  if (!is_off) keys.refuse(key, "null: it is not supported here");
+}
+
+// Keys that are known and do not matter.
+void ignore(JsonKeys& keys, std::initializer_list<const char*> names) {
+  for (const char* name : names) keys.take(name);
+}
+
+[[noreturn]] void refuse_type(const JsonKeys& keys, const std::string& type,
+                              const std::string& known) {
+  keys.fail_at("type", absl::StrFormat("is %s; %s", in_quotes(type), known));
 }
 
 // Names to ids while the file is read, so that merges and other parts can refer to them.
 class Vocabulary {
  public:
-  void add(const JsonObject& owner, std::string_view key, std::string_view name, int64_t id) {
+  void add(const JsonKeys& owner, std::string_view key, std::string_view name, int64_t id) {
     if (id < 0 || id > kMaxTokenId) {
-      owner.fail(key, absl::StrFormat("gives %s the id %d, which is not in 0..%d",
-                                      quoted_part(name), id, kMaxTokenId));
+      owner.fail_at(key, absl::StrFormat("gives %s the id %d, which is not in 0..%d",
+                                         in_quotes(name), id, kMaxTokenId));
     }
-    if (name.empty()) owner.fail(key, "has an entry without a name");
-    if (ids_.size() >= kMaxEntries) owner.fail(key, "has more than 4194304 entries");
+    if (name.empty()) owner.fail_at(key, "has an entry without a name");
+    if (ids_.size() >= kMaxEntries) owner.fail_at(key, "has more than 4194304 entries");
     if (!ids_.emplace(std::string(name), static_cast<int32_t>(id)).second) {
-      owner.fail(key, absl::StrFormat("has %s twice", quoted_part(name)));
+      owner.fail_at(key, absl::StrFormat("has %s twice", in_quotes(name)));
     }
     largest_id_ = std::max(largest_id_, static_cast<size_t>(id));
   }
@@ -65,17 +76,17 @@ class Vocabulary {
   }
   size_t size() const { return ids_.size(); }
   // Names by id. Holes are allowed, but not so many that a small file takes much memory.
-  std::vector<std::string> names(const JsonObject& root) const {
+  std::vector<std::string> names(const JsonKeys& root) const {
     if (largest_id_ > 16 * ids_.size() + 65536) {
-      root.fail("model.vocab",
-                absl::StrFormat("has the id %d, but only %d entries", largest_id_, ids_.size()));
+      root.fail_at("model.vocab",
+                   absl::StrFormat("has the id %d, but only %d entries", largest_id_, ids_.size()));
     }
     std::vector<std::string> names(largest_id_ + 1);
     for (const auto& [name, id] : ids_) {
       std::string& place = names[static_cast<size_t>(id)];
       if (!place.empty()) {
-        root.fail("model.vocab", absl::StrFormat("has both %s and %s as %d", quoted_part(place),
-                                                 quoted_part(name), id));
+        root.fail_at("model.vocab", absl::StrFormat("has both %s and %s as %d", in_quotes(place),
+                                                    in_quotes(name), id));
       }
       place = name;
     }
@@ -87,27 +98,25 @@ class Vocabulary {
   size_t largest_id_ = 0;
 };
 
-void read_vocabulary(JsonObject& model, Vocabulary& vocabulary) {
-  dom::object entries;
-  if (model.at("vocab").get(entries) != simdjson::SUCCESS) model.fail("vocab", "is not an object");
-  for (const dom::key_value_pair entry : entries) {
+void read_vocabulary(JsonKeys& model, Vocabulary& vocabulary) {
+  for (const dom::key_value_pair entry : model.need_entries("vocab")) {
     int64_t id = -1;
     if (entry.value.get(id) != simdjson::SUCCESS) {
-      model.fail("vocab", absl::StrFormat("has no whole number at %s", quoted_part(entry.key)));
+      model.fail_at("vocab", absl::StrFormat("has no whole number at %s", in_quotes(entry.key)));
     }
     vocabulary.add(model, "vocab", entry.key, id);
   }
 }
 
 // "a b", as older files have it, or ["a", "b"].
-std::pair<std::string_view, std::string_view> merge_parts(const JsonObject& model,
+std::pair<std::string_view, std::string_view> merge_parts(const JsonKeys& model,
                                                           const std::string& key,
                                                           dom::element merge) {
   std::string_view text;
   if (merge.get(text) == simdjson::SUCCESS) {
     const size_t space = text.find(' ');
     if (space == std::string_view::npos || text.find(' ', space + 1) != std::string_view::npos) {
-      model.fail(key, absl::StrFormat("is not two names with a space: %s", quoted_part(text)));
+      model.fail_at(key, absl::StrFormat("is not two names with a space: %s", in_quotes(text)));
     }
     return {text.substr(0, space), text.substr(space + 1)};
   }
@@ -115,21 +124,20 @@ std::pair<std::string_view, std::string_view> merge_parts(const JsonObject& mode
   std::string_view left, right;
   if (merge.get(pair) != simdjson::SUCCESS || pair.size() != 2 ||
       pair.at(0).get(left) != simdjson::SUCCESS || pair.at(1).get(right) != simdjson::SUCCESS) {
-    model.fail(key, "is not a pair of names");
+    model.fail_at(key, "is not a pair of names");
   }
   return {left, right};
 }
 
-void read_merges(JsonObject& model, const Vocabulary& vocabulary, TokenizerJson& result) {
-  const dom::array merges = model.array("merges");
+void read_merges(JsonKeys& model, const Vocabulary& vocabulary, TokenizerJson& result) {
   std::string merged;
   size_t number = 0;
-  for (const dom::element merge : merges) {
+  for (const dom::element merge : model.need_list("merges")) {
     std::string_view version;
     const bool is_header =
         number == 0 && merge.get(version) == simdjson::SUCCESS && version.starts_with("#version");
     if (is_header) continue;
-    if (number >= kMaxEntries) model.fail("merges", "has more than 4194304 entries");
+    if (number >= kMaxEntries) model.fail_at("merges", "has more than 4194304 entries");
     const auto key = [&] { return absl::StrFormat("merges[%d]", number); };
     const auto [left, right] = merge_parts(model, "merges", merge);
     merged.assign(left).append(right);
@@ -137,10 +145,10 @@ void read_merges(JsonObject& model, const Vocabulary& vocabulary, TokenizerJson&
     const int32_t right_id = vocabulary.find(right);
     const int32_t merged_id = vocabulary.find(merged);
     if (left_id < 0 || right_id < 0 || merged_id < 0) {
-      model.fail(key(), absl::StrFormat("names %s, which is not in the vocabulary",
-                                        quoted_part(left_id < 0    ? left
-                                                    : right_id < 0 ? right
-                                                                   : std::string_view(merged))));
+      model.fail_at(key(), absl::StrFormat("names %s, which is not in the vocabulary",
+                                           in_quotes(left_id < 0    ? left
+                                                     : right_id < 0 ? right
+                                                                    : std::string_view(merged))));
     }
     result.merges.push_back({left_id, right_id});
     result.merged.push_back(merged_id);
@@ -148,54 +156,55 @@ void read_merges(JsonObject& model, const Vocabulary& vocabulary, TokenizerJson&
   }
 }
 
-void read_model(JsonObject model, Vocabulary& vocabulary, TokenizerJson& result) {
+void read_model(JsonKeys model, Vocabulary& vocabulary, TokenizerJson& result) {
   // Oldest files leave the type out; only a BPE has merges.
-  const std::string type = model.find("type") ? model.text("type") : "BPE";
-  if (type != "BPE")
-    model.fail("type", absl::StrFormat("is %s; BPE is supported", quoted_part(type)));
+  const std::string type = model.text("type").value_or("BPE");
+  if (type != "BPE") refuse_type(model, type, "BPE is supported");
   for (const char* key :
        {"dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback"}) {
-    model.must_be_off(key);
+    must_be_off(model, key);
   }
   // Every byte is an entry (BpeModel checks it), so that nothing is ever unknown.
-  model.ignore("unk_token");
-  model.ignore("fuse_unk");
-  result.ignore_merges = model.boolean("ignore_merges", false);
+  ignore(model, {"unk_token", "fuse_unk"});
+  result.ignore_merges = model.boolean("ignore_merges").value_or(false);
   read_vocabulary(model, vocabulary);
   read_merges(model, vocabulary, result);
   model.finish();
 }
 
-void read_added_tokens(JsonObject& root, Vocabulary& vocabulary, TokenizerJson& result) {
-  if (!root.find("added_tokens")) return;
+AddedToken read_added_token(JsonKeys& keys) {
+  AddedToken token{.id = static_cast<int32_t>(keys.need_integer("id", kTokenIds)),
+                   .content = keys.need_text("content"),
+                   .single_word = keys.boolean("single_word").value_or(false),
+                   .lstrip = keys.boolean("lstrip").value_or(false),
+                   .rstrip = keys.boolean("rstrip").value_or(false),
+                   .normalized = keys.boolean("normalized").value_or(true),
+                   .special = keys.boolean("special").value_or(false)};
+  keys.finish();
+  if (token.content.empty() || token.content.size() > kMaxAddedTokenBytes) {
+    keys.fail_at("content", "is empty or longer than 4096 bytes");
+  }
+  return token;
+}
+
+void read_added_tokens(JsonKeys& root, Vocabulary& vocabulary, TokenizerJson& result) {
+  if (!root.take("added_tokens")) return;
   absl::flat_hash_set<int32_t> ids;
   auto next_id = static_cast<int32_t>(vocabulary.size());
-  size_t number = 0;
-  for (const dom::element element : root.array("added_tokens")) {
-    JsonObject fields(root.path(), absl::StrFormat("added_tokens[%d]", number++), element);
-    AddedToken token{.id = fields.id("id"),
-                     .content = fields.text("content"),
-                     .single_word = fields.boolean("single_word", false),
-                     .lstrip = fields.boolean("lstrip", false),
-                     .rstrip = fields.boolean("rstrip", false),
-                     .normalized = fields.boolean("normalized", true),
-                     .special = fields.boolean("special", false)};
-    fields.finish();
-    if (token.content.empty() || token.content.size() > kMaxAddedTokenBytes) {
-      fields.fail("content", "is empty or longer than 4096 bytes");
-    }
+  root.each("added_tokens", [&](JsonKeys keys) {
+    AddedToken token = read_added_token(keys);
     // Libraries number what the vocabulary has not from its size on, whatever the file says.
     const int32_t known = vocabulary.find(token.content);
     const int32_t expected = known >= 0 ? known : next_id;
     if (token.id != expected) {
-      fields.fail("id", absl::StrFormat("is %d, but %s is %d by its place in the vocabulary",
-                                        token.id, quoted_part(token.content), expected));
+      keys.fail_at("id", absl::StrFormat("is %d, but %s is %d by its place in the vocabulary",
+                                         token.id, in_quotes(token.content), expected));
     }
-    if (known < 0) vocabulary.add(fields, "id", token.content, token.id);
+    if (known < 0) vocabulary.add(keys, "id", token.content, token.id);
     next_id = std::max(next_id, token.id + 1);
-    if (!ids.insert(token.id).second) fields.fail("id", "is there twice");
+    if (!ids.insert(token.id).second) keys.fail_at("id", "is there twice");
     result.added_tokens.push_back(std::move(token));
-  }
+  });
 }
 
 // A regular expression that matches just this text.
@@ -210,150 +219,133 @@ std::string escaped(std::string_view text) {
   return pattern;
 }
 
-PretokenizerStep read_split(JsonObject& split) {
-  JsonObject pattern = split.object("pattern");
-  const bool is_regex = pattern.find("Regex").has_value();
-  const std::string text = is_regex ? pattern.text("Regex") : pattern.text("String");
+PretokenizerStep read_split(JsonKeys& split) {
+  JsonKeys pattern = split.need_object("pattern");
+  const auto regex = pattern.text("Regex");
+  const std::string text = regex ? *regex : pattern.need_text("String");
   pattern.finish();
-  const std::string behavior = split.text("behavior");
+  const std::string behavior = split.need_text("behavior");
   if (behavior != "Isolated" && behavior != "Removed") {
-    split.fail("behavior",
-               absl::StrFormat("is %s; Isolated and Removed are supported", quoted_part(behavior)));
+    split.refuse("behavior", "Isolated or Removed: others are not supported");
   }
-  split.must_be_off("invert");
-  if (text.empty()) split.fail("pattern", "is empty");
-  return {.pattern = is_regex ? text : escaped(text),
+  must_be_off(split, "invert");
+  if (text.empty()) split.fail_at("pattern", "is empty");
+  return {.pattern = regex ? text : escaped(text),
           .removes = behavior == "Removed",
-          .where = split.place("pattern")};
+          .where = split.path_of("pattern")};
 }
 
-void read_byte_level(JsonObject& level, std::vector<PretokenizerStep>& steps) {
-  level.ignore("trim_offsets");  // of offsets, which there are none here
-  if (level.boolean("add_prefix_space")) {
+void read_byte_level(JsonKeys& level, std::vector<PretokenizerStep>& steps) {
+  ignore(level, {"trim_offsets"});  // of offsets, which there are none here
+  if (level.need_boolean("add_prefix_space")) {
     steps.push_back({.kind = PretokenizerKind::prefix_space, .pattern = "", .where = ""});
   }
-  if (level.boolean("use_regex", true)) {
-    steps.push_back({.pattern = kGpt2Pattern, .where = level.place("use_regex")});
+  if (level.boolean("use_regex").value_or(true)) {
+    steps.push_back({.pattern = kGpt2Pattern, .where = level.path_of("use_regex")});
   }
 }
 
 // Returns whether it was ByteLevel, after which nothing may come: later steps would see bytes.
-bool read_pretokenizer(JsonObject step, std::vector<PretokenizerStep>& steps) {
-  const std::string type = step.text("type");
+bool read_pretokenizer(JsonKeys step, std::vector<PretokenizerStep>& steps) {
+  const std::string type = step.need_text("type");
   bool is_byte_level = false;
   if (type == "Split") {
     steps.push_back(read_split(step));
   } else if (type == "Digits") {
-    const bool individual = step.boolean("individual_digits");
-    steps.push_back({.pattern = individual ? R"(\p{N})" : R"(\p{N}+)", .where = step.place("")});
+    const bool individual = step.need_boolean("individual_digits");
+    steps.push_back({.pattern = individual ? R"(\p{N})" : R"(\p{N}+)",
+                     .where = step.path_of("individual_digits")});
   } else if (type == "ByteLevel") {
     read_byte_level(step, steps);
     is_byte_level = true;
   } else if (type == "Sequence") {
-    size_t number = 0;
-    for (const dom::element element : step.array("pretokenizers")) {
-      const std::string where = absl::StrFormat("%s[%d]", step.place("pretokenizers"), number++);
-      if (is_byte_level) step.fail("pretokenizers", "has steps after ByteLevel");
-      is_byte_level = read_pretokenizer(JsonObject(step.path(), where, element), steps);
-      if (steps.size() > kMaxSteps) step.fail("pretokenizers", "has too many steps");
-    }
+    step.each("pretokenizers", [&](JsonKeys part) {
+      if (is_byte_level) step.fail_at("pretokenizers", "has steps after ByteLevel");
+      is_byte_level = read_pretokenizer(std::move(part), steps);
+      if (steps.size() > kMaxSteps) step.fail_at("pretokenizers", "has too many steps");
+    });
   } else {
-    step.fail("type", absl::StrFormat("is %s; Split, Digits, ByteLevel and Sequence are supported",
-                                      quoted_part(type)));
+    refuse_type(step, type, "Split, Digits, ByteLevel and Sequence are supported");
   }
   step.finish();
   return is_byte_level;
 }
 
-void read_normalizer(JsonObject& root) {
-  if (!root.find("normalizer")) return;
-  JsonObject normalizer = root.object("normalizer");
-  const std::string type = normalizer.text("type");
+void read_normalizer(JsonKeys& root) {
+  auto normalizer = root.object("normalizer");
+  if (!normalizer) return;
+  const std::string type = normalizer->need_text("type");
   if (type != "Sequence") {
-    normalizer.fail("type", absl::StrFormat("is %s, which would change text; none is supported",
-                                            quoted_part(type)));
+    normalizer->fail_at("type", absl::StrFormat("is %s, which would change text; none is supported",
+                                                in_quotes(type)));
   }
-  normalizer.must_be_off("normalizers");
-  normalizer.finish();
+  must_be_off(*normalizer, "normalizers");
+  normalizer->finish();
 }
 
-void append_special(JsonObject& processor, const std::string& name, const Vocabulary& vocabulary,
+void append_special(JsonKeys token, const std::string& name, const Vocabulary& vocabulary,
                     std::vector<int32_t>& ids) {
-  JsonObject token = processor.object("special_tokens").object(name);
-  token.ignore("id");
-  token.ignore("tokens");
-  for (const dom::element element : token.array("ids")) {
-    int64_t id = -1;
-    if (element.get(id) != simdjson::SUCCESS || id < 0 || id > kMaxTokenId) {
-      token.fail("ids", "is not a list of ids");
-    }
+  ignore(token, {"id", "tokens"});
+  for (const int64_t id : token.need_integers("ids", kTokenIds)) {
     ids.push_back(static_cast<int32_t>(id));
   }
   token.finish();
-  if (vocabulary.find(name) < 0) {
-    processor.fail("special_tokens", quoted_part(name) + " is no token");
-  }
+  if (vocabulary.find(name) < 0) token.fail("is for no token");
 }
 
-void read_template(JsonObject& processor, const Vocabulary& vocabulary, TokenizerJson& result) {
+void read_template(JsonKeys& processor, const Vocabulary& vocabulary, TokenizerJson& result) {
   std::vector<int32_t> before, after;
   bool is_after = false;
-  for (const dom::element element : processor.array("single")) {
-    JsonObject item(processor.path(), processor.place("single"), element);
-    const bool is_sequence = item.find("Sequence").has_value();
-    JsonObject value = item.object(is_sequence ? "Sequence" : "SpecialToken");
-    value.ignore("type_id");
-    const std::string id = value.text("id");
+  auto special_tokens = processor.object("special_tokens");
+  processor.each("single", [&](JsonKeys item) {
+    const bool is_sequence = item.take("Sequence").has_value();
+    JsonKeys value = item.need_object(is_sequence ? "Sequence" : "SpecialToken");
+    ignore(value, {"type_id"});
+    const std::string id = value.need_text("id");
     value.finish();
     item.finish();
     if (!is_sequence) {
-      append_special(processor, id, vocabulary, is_after ? after : before);
+      if (!special_tokens) processor.refuse("special_tokens", "an object");
+      append_special(special_tokens->need_object(id), id, vocabulary, is_after ? after : before);
     } else if (is_after || id != "A") {
-      processor.fail("single", "has another sequence than one A");
+      processor.fail_at("single", "has another sequence than one A");
     } else {
       is_after = true;
     }
-  }
-  if (!is_after) processor.fail("single", "has no sequence A");
-  processor.ignore("pair");
-  processor.ignore("special_tokens");
+  });
+  if (!is_after) processor.fail_at("single", "has no sequence A");
+  ignore(processor, {"pair"});
   result.prefix_ids.insert(result.prefix_ids.begin(), before.begin(), before.end());
   result.suffix_ids.insert(result.suffix_ids.end(), after.begin(), after.end());
 }
 
-void read_post_processor(JsonObject processor, const Vocabulary& vocabulary,
-                         TokenizerJson& result) {
-  const std::string type = processor.text("type");
+void read_post_processor(JsonKeys processor, const Vocabulary& vocabulary, TokenizerJson& result) {
+  const std::string type = processor.need_text("type");
   if (type == "ByteLevel") {  // trims offsets only
-    for (const char* key : {"add_prefix_space", "trim_offsets", "use_regex"}) processor.ignore(key);
+    ignore(processor, {"add_prefix_space", "trim_offsets", "use_regex"});
   } else if (type == "TemplateProcessing") {
     read_template(processor, vocabulary, result);
   } else if (type == "Sequence") {
-    for (const dom::element element : processor.array("processors")) {
-      read_post_processor(JsonObject(processor.path(), processor.place("processors"), element),
-                          vocabulary, result);
-    }
+    processor.each("processors", [&](JsonKeys part) {
+      read_post_processor(std::move(part), vocabulary, result);
+    });
   } else {
-    processor.fail("type", absl::StrFormat("is %s; TemplateProcessing, ByteLevel and Sequence are "
-                                           "supported",
-                                           quoted_part(type)));
+    refuse_type(processor, type, "TemplateProcessing, ByteLevel and Sequence are supported");
   }
   processor.finish();
 }
 
-void check_decoder(JsonObject decoder) {
-  const std::string type = decoder.text("type");
-  if (type != "ByteLevel") {
-    decoder.fail("type", absl::StrFormat("is %s; ByteLevel is supported", quoted_part(type)));
-  }
-  for (const char* key : {"add_prefix_space", "trim_offsets", "use_regex"}) decoder.ignore(key);
+void check_decoder(JsonKeys decoder) {
+  const std::string type = decoder.need_text("type");
+  if (type != "ByteLevel") refuse_type(decoder, type, "ByteLevel is supported");
+  ignore(decoder, {"add_prefix_space", "trim_offsets", "use_regex"});
   decoder.finish();
 }
 
-void check_ids(const JsonObject& root, const std::vector<int32_t>& ids, size_t vocab_size) {
+void check_ids(const JsonKeys& root, const std::vector<int32_t>& ids, size_t vocab_size) {
   for (const int32_t id : ids) {
     if (static_cast<size_t>(id) < vocab_size) continue;
-    root.fail("post_processor", absl::StrFormat("has the id %d, which is no token", id));
+    root.fail_at("post_processor", absl::StrFormat("has the id %d, which is no token", id));
   }
 }
 
@@ -375,7 +367,7 @@ std::string why_not(dom::element root, const std::string& path) {
     return absl::StrFormat(
         "%s: model.type is %s; byte-level BPE is supported, or a "
         "tokenizer.model beside it",
-        path, quoted_part(type));
+        path, in_quotes(type));
   }
   if (root["pre_tokenizer"].get(pretokenizer) == simdjson::SUCCESS &&
       has_byte_level(pretokenizer)) {
@@ -404,26 +396,25 @@ int32_t token_number(dom::element root, const char* key) {
 }  // namespace
 
 TokenizerJson parse_tokenizer_json(std::string_view text, const std::string& path) {
-  Document document;
-  parse(text, path, document);
-  const std::string reason = why_not(document.root, path);
+  const JsonText document = parse(text, path);
+  const std::string reason = why_not(document.root(), path);
   if (!reason.empty()) throw data_error(reason);
-  JsonObject root(path, "", document.root);
-  root.ignore("version");
-  root.must_be_off("truncation");
-  root.must_be_off("padding");
+  JsonKeys root = document.keys();
+  ignore(root, {"version"});
+  must_be_off(root, "truncation");
+  must_be_off(root, "padding");
   read_normalizer(root);
   TokenizerJson result;
   Vocabulary vocabulary;
-  read_model(root.object("model"), vocabulary, result);
+  read_model(root.need_object("model"), vocabulary, result);
   read_added_tokens(root, vocabulary, result);
-  if (!read_pretokenizer(root.object("pre_tokenizer"), result.steps)) {
-    root.fail("pre_tokenizer", "does not end with ByteLevel");
+  if (!read_pretokenizer(root.need_object("pre_tokenizer"), result.steps)) {
+    root.fail_at("pre_tokenizer", "does not end with ByteLevel");
   }
-  if (root.find("post_processor")) {
-    read_post_processor(root.object("post_processor"), vocabulary, result);
+  if (auto processor = root.object("post_processor")) {
+    read_post_processor(*std::move(processor), vocabulary, result);
   }
-  check_decoder(root.object("decoder"));
+  check_decoder(root.need_object("decoder"));
   root.finish();
   result.names = vocabulary.names(root);
   check_ids(root, result.prefix_ids, result.names.size());
@@ -432,9 +423,8 @@ TokenizerJson parse_tokenizer_json(std::string_view text, const std::string& pat
 }
 
 std::string why_not_byte_level(const std::string& path) {
-  Document document;
-  parse(read_file(path, kMaxFileBytes, ExitCode::data), path, document);
-  return why_not(document.root, path);
+  const JsonText document = parse(read_file(path, kMaxFileBytes, ExitCode::data), path);
+  return why_not(document.root(), path);
 }
 
 TokenNames read_token_names(const std::string& folder) {
@@ -442,14 +432,13 @@ TokenNames read_token_names(const std::string& folder) {
   for (const char* name : {"tokenizer_config.json", "generation_config.json", "config.json"}) {
     const std::string path = (fs::path(folder) / name).string();
     if (!find_inside(folder.empty() ? "." : folder, name, ExitCode::data)) continue;
-    Document document;
-    parse(read_file(path, kMaxFileBytes, ExitCode::data), path, document);
+    const JsonText document = parse(read_file(path, kMaxFileBytes, ExitCode::data), path);
     if (name == std::string_view("tokenizer_config.json")) {
-      names.bos = token_name(document.root, "bos_token");
-      names.eos = token_name(document.root, "eos_token");
+      names.bos = token_name(document.root(), "bos_token");
+      names.eos = token_name(document.root(), "eos_token");
     } else {
-      if (names.bos_id < 0) names.bos_id = token_number(document.root, "bos_token_id");
-      if (names.eos_id < 0) names.eos_id = token_number(document.root, "eos_token_id");
+      if (names.bos_id < 0) names.bos_id = token_number(document.root(), "bos_token_id");
+      if (names.eos_id < 0) names.eos_id = token_number(document.root(), "eos_token_id");
     }
   }
   return names;

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "models/hf_json.h"
 #include "models/hf_known_keys.h"
 #include "runtime/error.h"
+#include "runtime/json.h"
 
 namespace caravan {
 namespace {
@@ -32,33 +32,26 @@ struct HfConfigReader {
 };
 
 RopeScaling scaling_of(JsonKeys& dict) {
-  const auto number = [&](const char* key) {
-    const auto value = dict.real(key, kPositive);
-    if (!value) dict.fail(key, "a number");
-    return *value;
-  };
-  const char* const original = "original_max_position_embeddings";
-  const auto positions = dict.integer(original, kPositions);
-  if (!positions) dict.fail(original, "an integer");
-  return {.factor = number("factor"),
-          .low_freq_factor = number("low_freq_factor"),
-          .high_freq_factor = number("high_freq_factor"),
-          .original_max_position_embeddings = *positions};
+  return {.factor = dict.need_real("factor", kPositive),
+          .low_freq_factor = dict.need_real("low_freq_factor", kPositive),
+          .high_freq_factor = dict.need_real("high_freq_factor", kPositive),
+          .original_max_position_embeddings =
+              dict.need_integer("original_max_position_embeddings", kPositions)};
 }
 
 // {"rope_type": "llama3", ...}; versions 5 have rope_theta in it, too.
 RopeKeys rope_of(JsonKeys dict, double theta, std::span<const std::string> ignored_keys) {
   RopeKeys rope{.theta = dict.real("rope_theta", kPositive).value_or(theta), .scaling = {}};
   const auto type = dict.text("rope_type"), old_type = dict.text("type");
-  if (type && old_type && *type != *old_type) dict.fail("type", "the same as rope_type");
+  if (type && old_type && *type != *old_type) dict.refuse("type", "the same as rope_type");
   const std::string name = type.value_or(old_type.value_or("default"));
   if (name == "llama3") {
     rope.scaling = scaling_of(dict);
   } else if (name != "default") {
-    dict.fail(type ? "rope_type" : "type", "default or llama3: others are not supported");
+    dict.refuse(type ? "rope_type" : "type", "default or llama3: others are not supported");
   }
   const char* const part = "partial_rotary_factor";
-  if (dict.real(part).value_or(1) != 1) dict.fail(part, "1: rope turns whole heads");
+  if (dict.real(part).value_or(1) != 1) dict.refuse(part, "1: rope turns whole heads");
   expect_no_more(dict, ignored_keys);
   return rope;
 }
@@ -73,8 +66,9 @@ void read_rope(HfConfigReader& r) {
     auto dict = r.keys.object(key);
     if (!dict) continue;
     const RopeKeys found = rope_of(std::move(*dict), theta_outside, r.ignored_keys);
-    if (theta && found.theta != *theta) r.keys.fail("rope_theta", "the same as in the other keys");
-    if (rope && *rope != found) r.keys.fail(key, "the same as rope_scaling");
+    if (theta && found.theta != *theta)
+      r.keys.refuse("rope_theta", "the same as in the other keys");
+    if (rope && *rope != found) r.keys.refuse(key, "the same as rope_scaling");
     rope = found;
   }
   m.rope_theta = rope ? rope->theta : theta_outside;
@@ -102,14 +96,14 @@ void read_tokens(HfConfigReader& r) {
 // torch_dtype (version 4) or dtype (5).
 std::string read_dtype(JsonKeys& keys) {
   const auto old = keys.text("torch_dtype"), now = keys.text("dtype");
-  if (old && now && *old != *now) keys.fail("dtype", "the same as torch_dtype");
+  if (old && now && *old != *now) keys.refuse("dtype", "the same as torch_dtype");
   std::string dtype = now.value_or(old.value_or(""));
   if (dtype.starts_with("torch.")) dtype = dtype.substr(6);
   const char* const key = now ? "dtype" : "torch_dtype";
   for (const char* known : {"", "float32", "bfloat16", "float16"}) {
     if (dtype == known) return dtype;
   }
-  keys.fail(key, "float32, bfloat16 or float16");
+  keys.refuse(key, "float32, bfloat16 or float16");
 }
 
 // An absent key has its default; one that is null is derived from other sizes.
@@ -143,7 +137,7 @@ void read_layer_types(HfConfigReader& r) {
   for (const std::string& type : types.value_or(std::vector<std::string>{})) {
     const bool is_chunked = type == "chunked_attention";
     if (!is_chunked && type != "full_attention") {
-      r.keys.fail("layer_types", "a list of chunked_attention and full_attention");
+      r.keys.refuse("layer_types", "a list of chunked_attention and full_attention");
     }
     r.config.model.layer_types.push_back(is_chunked ? LayerType::chunked_attention
                                                     : LayerType::full_attention);
@@ -179,7 +173,7 @@ void read_llama4(HfConfigReader& r) {
   m.attn_temperature_tuning = temperature_tuning(keys);
   // An integer in transformers, in files also 8192.0.
   m.floor_scale = keys.real("floor_scale", {1, 1e15}).value_or(8192);
-  if (m.floor_scale != std::floor(m.floor_scale)) keys.fail("floor_scale", "an integer");
+  if (m.floor_scale != std::floor(m.floor_scale)) keys.refuse("floor_scale", "an integer");
   m.attn_scale = keys.real("attn_scale", {0, 1e6}).value_or(0.1);
 }
 
@@ -204,7 +198,7 @@ ModelConfig llama4_defaults() {
 void expect_class(JsonKeys& keys, const std::string& name, const std::string& base) {
   const auto classes = keys.texts("architectures", 16);
   if (!classes || *classes == std::vector{name} || *classes == std::vector{base}) return;
-  keys.fail("architectures", absl::StrFormat("[\"%s\"]: only language models are read", name));
+  keys.refuse("architectures", absl::StrFormat("[\"%s\"]: only language models are read", name));
 }
 
 void read_text_model(HfConfigReader& r, const std::string& type) {
@@ -236,21 +230,21 @@ void read_multimodal(HfConfigReader& outer, const std::string& type) {
   const bool is_tied = keys.boolean("tie_word_embeddings").value_or(false);
   const std::string outer_dtype = read_dtype(keys);
   auto text = keys.object("text_config");
-  if (!text) keys.fail("text_config", "an object: it describes the text model");
+  if (!text) keys.refuse("text_config", "an object: it describes the text model");
   if (text->text("model_type").value_or(type + "_text") != type + "_text") {
-    text->fail("model_type", "llama4_text");
+    text->refuse("model_type", "llama4_text");
   }
   expect_class(*text, "Llama4ForCausalLM", "Llama4TextModel");
   config.torch_dtype = read_dtype(*text);
   if (config.torch_dtype.empty()) config.torch_dtype = outer_dtype;
   for (const char* key : {"bos_token_id", "eos_token_id", "pad_token_id"}) {
     if (!keys.take(key) || text->has(key)) continue;
-    keys.fail(key, "in text_config");
+    keys.refuse(key, "in text_config");
   }
   HfConfigReader inner{*text, outer.ignored_keys, config};
   read_text_model(inner, type + "_text");
   if (is_tied != config.model.tie_word_embeddings) {
-    keys.fail("tie_word_embeddings", "the same as in text_config");
+    keys.refuse("tie_word_embeddings", "the same as in text_config");
   }
   take_known_keys(keys);
   expect_no_more(keys, outer.ignored_keys);
@@ -260,7 +254,7 @@ void read_model(HfConfigReader& r) {
   const std::string type = r.keys.text("model_type").value_or("");
   if (type == "llama4") return read_multimodal(r, type);
   if (type != "llama" && type != "llama4_text") {
-    r.keys.fail("model_type", "llama, llama4_text or llama4: other models are not supported");
+    r.keys.refuse("model_type", "llama, llama4_text or llama4: other models are not supported");
   }
   const bool is_llama = type == "llama";
   expect_class(r.keys, is_llama ? "LlamaForCausalLM" : "Llama4ForCausalLM",
@@ -364,8 +358,8 @@ ModelConfig canonical(const ModelConfig& model) {
 
 HfConfig read_hf_config(std::string_view json, const std::string& origin,
                         std::span<const std::string> ignored_keys) {
-  const JsonText text(json, kMaxConfigDepth, origin);
-  JsonKeys keys(origin, "", text.root());
+  const JsonText text(json, kMaxConfigDepth, origin, ExitCode::checkpoint);
+  JsonKeys keys = text.keys();
   HfConfig config;
   HfConfigReader reader{keys, ignored_keys, config};
   read_model(reader);
@@ -378,8 +372,8 @@ HfConfig read_hf_config(std::string_view json, const std::string& origin,
 }
 
 HfConfig read_hf_ids(std::string_view json, const std::string& origin) {
-  const JsonText text(json, kMaxConfigDepth, origin);
-  JsonKeys outer(origin, "", text.root());
+  const JsonText text(json, kMaxConfigDepth, origin, ExitCode::checkpoint);
+  JsonKeys outer = text.keys();
   std::optional<JsonKeys> inner = outer.object("text_config");
   HfConfig config;
   HfConfigReader reader{inner ? *inner : outer, {}, config};

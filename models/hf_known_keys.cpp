@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <array>
 
-#include "runtime/error.h"
+#include "runtime/json.h"
 
 namespace caravan {
 namespace {
@@ -66,18 +66,18 @@ void take_known_keys(JsonKeys& keys) {
     const bool same_number = value->get(number) == simdjson::SUCCESS &&
                              expected.get(wanted) == simdjson::SUCCESS && number == wanted;
     if (same_number || simdjson::minify(*value) == fixed.value) continue;
-    keys.fail(fixed.key, absl::StrFormat("%s: %s", fixed.value, fixed.why));
+    keys.refuse(fixed.key, absl::StrFormat("%s: %s", fixed.value, fixed.why));
   }
 }
 
 void expect_no_more(const JsonKeys& keys, std::span<const std::string> ignored_keys) {
   for (const std::string& key : keys.rest()) {
-    const std::string path = keys.path() + key;
+    const std::string path = keys.path_of(key);
     if (std::ranges::count(ignored_keys, path) > 0) continue;
-    throw checkpoint_error(absl::StrFormat(
-        "%s, which this program does not know: pass --ignore-key %s if it does not change what the "
-        "model computes",
-        keys.description(key), in_quotes(path)));
+    keys.fail_at(
+        key, absl::StrFormat("is %s, which this program does not know: pass --ignore-key %s if it "
+                             "does not change what the model computes",
+                             keys.shown_at(key), in_quotes(path)));
   }
 }
 

@@ -5,9 +5,9 @@
 #include <span>
 #include <string>
 
-#include "models/hf_json.h"
-
 namespace caravan {
+
+class JsonKeys;
 
 // Takes keys without effect, and those that are so for one value, which they must have.
 void take_known_keys(JsonKeys& keys);

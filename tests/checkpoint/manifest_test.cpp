@@ -89,18 +89,24 @@ TEST(Manifest, FieldsAreNamed) {
   const auto names = [](const std::string& message, const std::string& part) {
     return message.find(part) != std::string::npos ? "" : message + " lacks " + part;
   };
-  EXPECT_EQ(names(decode_error(replaced("\"step\": 5", "\"stop\": 5")), "'step' is missing"), "");
-  EXPECT_EQ(
-      names(decode_error(replaced("\"step\": 5", "\"step\": \"5\"")), "'step' is not an integer"),
-      "");
+  EXPECT_EQ(names(decode_error(replaced("\"step\": 5", "\"stop\": 5")),
+                  "'step' is absent; it must be an integer"),
+            "");
+  EXPECT_EQ(names(decode_error(replaced("\"step\": 5", "\"step\": \"5\"")),
+                  "'step' is \"5\"; it must be an integer"),
+            "");
   EXPECT_EQ(names(decode_error(replaced("\"format\": 2", "\"format\": 1")), "'format' is 1"), "");
   EXPECT_EQ(names(decode_error(replaced("\"dtype\": \"f32\"", "\"dtype\": \"f31\"")),
-                  "'tensors[0].dtype' is none of"),
+                  "'tensors[0].dtype' is \"f31\"; it must be"),
             "");
-  EXPECT_EQ(names(decode_error(replaced("\"deadbeef\"", "\"DEADBEEF\"")), "'shards[0].crc32c'"),
+  EXPECT_EQ(names(decode_error(replaced("\"deadbeef\"", "\"DEADBEEF\"")),
+                  "'tensors[0].shards[0].crc32c'"),
             "");
-  EXPECT_EQ(names(decode_error(replaced("\"loss\": 2.5", "\"loss\": null")), "'scalars' has"), "");
-  EXPECT_EQ(names(decode_error(replaced("\"dp\": 2", "\"dp\": 2.5")), "'layout' has"), "");
+  EXPECT_EQ(names(decode_error(replaced("\"loss\": 2.5", "\"loss\": null")),
+                  "'scalars' has null at 'loss'"),
+            "");
+  EXPECT_EQ(names(decode_error(replaced("\"dp\": 2", "\"dp\": 2.5")), "'layout' has 2.5 at 'dp'"),
+            "");
   EXPECT_EQ(names(decode_error(with_checksum("[1,\n\"crc32c\": ")), "not valid JSON"), "");
   EXPECT_EQ(names(decode_error(""), "truncated"), "");
 }

@@ -83,11 +83,13 @@ const BadHeader kBadHeaders[] = {
      "has the key 'dtype' twice"},
     {"unknown_key", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"x":1}})", 1,
      "has the unknown key 'x'"},
-    {"no_shape", R"({"a":{"dtype":"U8","data_offsets":[0,1]}})", 1, "lacks dtype, shape"},
+    {"no_shape", R"({"a":{"dtype":"U8","data_offsets":[0,1]}})", 1,
+     "tensor 'a': key 'shape' is absent"},
     {"no_object", R"({"a":[]})", 0, "tensor 'a' is not an object"},
     {"unknown_dtype", R"({"a":{"dtype":"F4","shape":[1],"data_offsets":[0,1]}})", 1,
-     "unknown dtype 'F4'"},
-    {"number_as_dtype", R"({"a":{"dtype":4,"shape":[1],"data_offsets":[0,1]}})", 1, "is no text"},
+     "tensor 'a': key 'dtype' is \"F4\"; it must be one of F64, F32"},
+    {"number_as_dtype", R"({"a":{"dtype":4,"shape":[1],"data_offsets":[0,1]}})", 1,
+     "key 'dtype' is 4; it must be text"},
     {"negative", R"({"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,1]}})", 1, "integers from 0"},
     {"fraction", R"({"a":{"dtype":"U8","shape":[1.0],"data_offsets":[0,1]}})", 1,
      "integers from 0"},
@@ -105,13 +107,15 @@ const BadHeader kBadHeaders[] = {
      R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,18446744073709551615]}})", 1,
      "integers from 0"},
     {"backwards", R"({"a":{"dtype":"U8","shape":[0],"data_offsets":[1,0]}})", 1,
-     "not [begin, end]"},
+     "must be [begin, end]"},
     {"three_offsets", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,1]}})", 1,
      "at most 2 integers"},
-    {"one_offset", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0]}})", 1, "not [begin, end]"},
+    {"one_offset", R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0]}})", 1,
+     "must be [begin, end]"},
     {"other_size", R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,7]}})", 7,
      "has 7 bytes, but F32[2] has 8"},
-    {"metadata_number", R"({"__metadata__":{"format":1}})", 0, "'format', which is no text"},
+    {"metadata_number", R"({"__metadata__":{"format":1}})", 0,
+     "__metadata__: key 'format' is 1; it must be text"},
     {"metadata_list", R"({"__metadata__":[]})", 0, "__metadata__ is not an object"},
     {"metadata_twice", R"({"__metadata__":{},"__metadata__":{}})", 0, "there twice"},
     {"metadata_key_twice", R"({"__metadata__":{"x":"","x":""}})", 0, "'x' twice"},
@@ -302,7 +306,7 @@ TEST(SafetensorsFolder, RefusesShardsThatDisagree) {
   shards.index(R"("a":"one.safetensors","b":"two.safetensors","c":"two.safetensors")");
   expect_part(shards.error(), "tensor 'c' is not in two.safetensors");
   shards.index(R"("a":"one.safetensors","b":"two.safetensors")", "[8]");
-  expect_part(shards.error(), "metadata is not an object");
+  expect_part(shards.error(), "key 'metadata' is [8]; it must be an object");
   shards.index(R"("a":"one.safetensors","b":"two.safetensors")", R"({"total_size":9})");
   EXPECT_EQ(shards.error(), "");  // tied tensors counted twice
 }
@@ -316,7 +320,7 @@ TEST(SafetensorsFolder, RefusesIndexesThatAreNone) {
   expect_part(error(""), "not valid JSON");
   expect_part(error("[]"), "is not an object");
   expect_part(error("{}"), "has no weight_map");
-  expect_part(error(R"({"weight_map":[]})"), "weight_map is not an object");
+  expect_part(error(R"({"weight_map":[]})"), "key 'weight_map' is []; it must be an object");
   expect_part(error(R"({"weight_map":{"a":1}})"), "no file for 'a'");
   expect_part(error(R"({"weight_map":{"a":"x","a":"x"}})"), "has the key 'a' twice");
   expect_part(error(R"({"weight_map":{},"weight_map":{}})"), "has the key 'weight_map' twice");

@@ -240,7 +240,7 @@ TEST(BpeTokenizer, SaysWhatIsNotSupported) {
   const auto steps = [&](const Json& step) {
     return message([&](Json& json) { set_steps(json, {step}); });
   };
-  expect_contains(steps(split("a", "MergedWithNext")), {"behavior", "'MergedWithNext'"});
+  expect_contains(steps(split("a", "MergedWithNext")), {"behavior", "\"MergedWithNext\""});
   expect_contains(steps({{"type", "Metaspace"}}), {"pretokenizers[0].type", "'Metaspace'"});
   Json inverted = split("a");
   inverted["invert"] = true;
