@@ -106,8 +106,7 @@ TEST(Json, NamesElementsAndOwners) {
     keys.each("steps", [](JsonKeys step) { step.need_integer("id"); });
   };
   EXPECT_EQ(error_of(R"({"steps": [{"id": 1}, {"id": "2"}]})", second),
-            "x.json: key 'steps[1].id' is \"2\"; it must be an integer from 0 to "
-            "9223372036854775807");
+            "x.json: key 'steps[1].id' is \"2\"; it must be an integer from 0");
   EXPECT_EQ(error_of(R"({"steps": [{"id": 1}, 2]})", second),
             "x.json: key 'steps[1]' is not an object");
   const auto owned = [](JsonKeys& keys) {
