@@ -36,7 +36,7 @@ struct Fixed {
   std::string_view value;  // as JSON
   std::string_view why;
 };
-constexpr std::array<Fixed, 12> kFixed = {{
+constexpr std::array<Fixed, 11> kFixed = {{
     {"hidden_act", "\"silu\"", "the MLPs here have no other"},
     {"pretraining_tp", "1", "others round differently"},
     {"is_decoder", "false", "the models here are decoders alone"},
@@ -47,7 +47,6 @@ constexpr std::array<Fixed, 12> kFixed = {{
     {"pruned_heads", "{}", "all heads are there"},
     {"rope_interleaved", "false", "the family says how rope pairs channels"},
     {"partial_rotary_factor", "1.0", "rope turns whole heads"},
-    {"quantization_config", "null", "quantised weights are not read; take the model without it"},
     {"for_llm_compressor", "false", "experts are stored as one tensor"},
 }};
 
