@@ -231,7 +231,7 @@ TEST_F(HuggingFace, WrongFoldersAreRefused) {
        [&](auto& f) {
          replace(f + "/config.json", "{", "{\"quantization_config\": {\"quant_method\": \"fp8\"},");
        },
-       {"quantised/config.json", "quantization_config", "quantised weights are not read"}},
+       {"quantised/config.json", "quantization_config", "take the model without it"}},
       {"linked",
        "llama_tied",
        [&](auto& f) {
