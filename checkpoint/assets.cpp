@@ -4,9 +4,9 @@
 #include <filesystem>
 
 #include "checkpoint/crc32c.h"
-#include "data/folder_path.h"
 #include "checkpoint/posix_file.h"
 #include "data/durable_file.h"
+#include "data/folder_path.h"
 #include "runtime/error.h"
 
 namespace caravan {

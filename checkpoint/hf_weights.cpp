@@ -4,17 +4,21 @@
 #include <set>
 
 #include "checkpoint/box.h"
+#include "checkpoint/diff.h"
 #include "checkpoint/safetensors_values.h"
 #include "runtime/error.h"
 
 namespace caravan {
 namespace {
 
+constexpr char kHead[] = "lm_head.weight";
+constexpr int64_t kCompareElements = int64_t{1} << 18;
+
 // Why a tensor that the model does not have may be left out; "" when nothing is known of it.
 std::string reason_to_leave_out(const std::string& name, const HfConfig& config) {
   if (name.ends_with(".rotary_emb.inv_freq"))
     return "buffers of rope, which follow from the config";
-  if (config.model.tie_word_embeddings && name == config.tensor_prefix + "lm_head.weight") {
+  if (config.model.tie_word_embeddings && name == config.tensor_prefix + kHead) {
     return "the head of a tied model (tie_word_embeddings), which is the embedding";
   }
   if (config.tensor_prefix.empty()) return "";
@@ -33,6 +37,30 @@ HfWeights::HfWeights(const std::string& folder, const HfConfig& config) : folder
   for (const HfTensor& tensor : tensors) {
     for (const HfPart& part : tensor.parts) places_[part.parameter] = {tensor.name, part.box};
   }
+  const std::string head = config.tensor_prefix + kHead;
+  if (!config.model.tie_word_embeddings || !folder_.has(head)) return;
+  embedding_ = config.tensor_prefix + "model.embed_tokens.weight";
+  stored_head_ = head;
+}
+
+void HfWeights::check_stored_head() {
+  if (stored_head_.empty()) return;
+  const Shape& shape = folder_.tensor(embedding_).shape;
+  std::vector<float> expected(kCompareElements), found(kCompareElements);
+  bool is_same = folder_.tensor(stored_head_).shape == shape;
+  for_each_slice(shape, kCompareElements, [&](const Box& box) {
+    if (!is_same) return;
+    expected.resize(static_cast<size_t>(num_elements(box.extent)));
+    found.resize(expected.size());
+    folder_.read(embedding_, box, expected.data());
+    folder_.read(stored_head_, box, found.data());
+    is_same = expected == found;
+  });
+  if (is_same) return;
+  throw checkpoint_error(absl::StrFormat(
+      "%s: config.json has tie_word_embeddings, but '%s' is stored and is not the embedding; set "
+      "tie_word_embeddings to false if the model has a head of its own, else remove the tensor",
+      path(), stored_head_));
 }
 
 void HfWeights::check_tensors(const std::vector<HfTensor>& tensors) const {

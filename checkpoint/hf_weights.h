@@ -33,6 +33,10 @@ class HfWeights : public WeightSource {
   void read(const TensorRequest& request) override;
   int64_t bytes_read() const override { return folder_.bytes_read(); }
 
+  // A tied model needs no head, but some folders store one: an error when that is another matrix
+  // than the embedding, since programs do not agree on which of them counts. Reads all of both.
+  void check_stored_head();
+
   // What was left out of the folder and why; a line each.
   const std::vector<std::string>& notes() const { return notes_; }
 
@@ -48,6 +52,7 @@ class HfWeights : public WeightSource {
   SafetensorsFolder folder_;
   std::map<std::string, Place> places_;
   std::vector<std::string> notes_;
+  std::string embedding_, stored_head_;  // tensors of a tied model; "": there is no such head
 };
 
 }  // namespace caravan

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "checkpoint/box.h"
-#include "data/folder_path.h"
 #include "checkpoint/safetensors_values.h"
+#include "data/folder_path.h"
 #include "runtime/error.h"
 
 namespace caravan {

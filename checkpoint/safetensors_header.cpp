@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "data/folder_path.h"
 #include "runtime/error.h"
 #include "runtime/json.h"
 
@@ -133,6 +134,12 @@ std::map<std::string, std::string> weight_map_of(dom::object entries, const std:
     std::string_view file;
     if (value.get(file) != simdjson::SUCCESS) {
       fail_at(origin, absl::StrFormat("weight_map has no file for %s", in_quotes(tensor)));
+    }
+    if (!is_file_name(std::string(file))) {
+      fail_at(origin,
+              absl::StrFormat("weight_map has %s in %s, which is no plain name of a file in "
+                              "this folder; correct it",
+                              in_quotes(tensor), in_quotes(file)));
     }
     if (!files.emplace(tensor, file).second) {
       fail_at(origin, absl::StrFormat("weight_map has the key %s twice", in_quotes(tensor)));

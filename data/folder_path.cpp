@@ -8,13 +8,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// No separator, nothing that a terminal or a log would act on, no name of a folder.
-bool is_file_name(const std::string& name) {
-  const auto is_bad = [](unsigned char c) { return c == '/' || c < ' ' || c == 0x7F; };
-  return !name.empty() && name.size() <= 255 && name != "." && name != ".." &&
-         std::none_of(name.begin(), name.end(), is_bad);
-}
-
 bool lies_below(const fs::path& path, const fs::path& folder) {
   const auto [end, unused] = std::mismatch(folder.begin(), folder.end(), path.begin(), path.end());
   return end == folder.end();
@@ -28,6 +21,12 @@ bool is_blob_of_snapshot(const fs::path& target, const fs::path& folder) {
 }
 
 }  // namespace
+
+bool is_file_name(const std::string& name) {
+  const auto is_bad = [](unsigned char c) { return c == '/' || c < ' ' || c == 0x7F; };
+  return !name.empty() && name.size() <= 255 && name != "." && name != ".." &&
+         std::none_of(name.begin(), name.end(), is_bad);
+}
 
 std::optional<std::string> find_inside(const std::string& folder, const std::string& name,
                                        ExitCode error_code) {

@@ -12,6 +12,9 @@
 
 namespace caravan {
 
+// No separator, nothing that a terminal or a log would act on, no name of a folder.
+bool is_file_name(const std::string& name);
+
 // The path, free of links, of what `folder` has under `name`. An error with that exit code when
 // `name` is not a plain file name, when there is no such file, or when it leads outside.
 std::string resolve_inside(const std::string& folder, const std::string& name,

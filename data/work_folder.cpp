@@ -16,6 +16,7 @@ namespace fs = std::filesystem;
 
 WorkFolder::WorkFolder(const std::string& output)
     : output_(fs::path(output + "/").parent_path().string()), path_(output_ + ".partial") {
+  if (output.empty()) throw config_error("--output is empty; give the name of a folder");
   std::error_code error;
   if (fs::exists(output_) && !(fs::is_directory(output_) && fs::is_empty(output_, error))) {
     throw config_error(

@@ -121,9 +121,9 @@ void show_checkpoint(const std::string& checkpoint, bool with_tensors, std::ostr
   line("files",
        absl::StrFormat("%d, %s", manifest.files.size(), format_bytes(total_bytes(manifest))));
   if (!manifest.assets.empty()) {
-    line("assets", absl::StrJoin(manifest.assets, " ", [](std::string* out, const FileRecord& file) {
-           out->append(file.name);
-         }));
+    line("assets",
+         absl::StrJoin(manifest.assets, " ",
+                       [](std::string* out, const FileRecord& file) { out->append(file.name); }));
   }
   line("tensors",
        absl::StrFormat("%d, %s values", manifest.tensors.size(), format_count(num_values)));

@@ -25,7 +25,11 @@ void expand_init_from(YamlNode& root, const ModelReader& read_model) {
   YamlNode* const model = find(root, "model");
   if (model == nullptr || !read_model || model->kind != YamlNode::Kind::map) return;
   const YamlNode* const from = model->find("init_from");
-  if (from == nullptr || from->kind != YamlNode::Kind::scalar || model->find("hidden_size")) return;
+  if (from == nullptr || from->kind != YamlNode::Kind::scalar) return;
+  const auto is_given = [&](const Key<ModelConfig>& key) {
+    return !key.required || model->find(key.name) != nullptr;
+  };
+  if (std::ranges::all_of(model_keys(), is_given)) return;  // as in an effective configuration
   const ModelConfig source = read_model(from->text);
   const YamlNode* const family = model->find("family");
   if (family != nullptr && family->text != name(source.family)) {

@@ -66,6 +66,13 @@ Config with_data_vocabulary(Config config) {
       open_token_file(config.data.train.front().path, "train", given_vocabulary(config.data));
   const int64_t of_data = file->vocabulary().size;
   if (config.model.vocab_size == 0) config.model.vocab_size = of_data;
+  if (config.model.vocab_size < of_data && !config.model.init_from.empty()) {
+    throw config_error(absl::StrFormat(
+        "the vocabulary of %s has %d tokens, less than the %d of %s; build the data with the "
+        "model's tokenizer: caravan data build --tokenizer %s",
+        config.model.init_from, config.model.vocab_size, of_data, file->path(),
+        config.model.init_from));
+  }
   if (config.model.vocab_size < of_data) {
     throw config_error(
         absl::StrFormat("model.vocab_size %d is less than the %d tokens of %s; leave it out, or "

@@ -70,7 +70,7 @@ void compare_logits_of(const ExportRequest& request, const ModelSource& source,
   const std::vector<int32_t> tokens = probe_tokens(model.vocab_size, parity.num_tokens);
   std::vector<std::string> notes;
   const auto logits_of = [&](const ModelSource& from) {
-    run.load(*from.open_weights(model, notes));
+    run.load(*from.open_weights(model, false, notes));
     return run.compute(tokens);
   };
   const std::vector<float> expected = logits_of(source);
@@ -113,7 +113,7 @@ void export_model(const ExportRequest& request) {
   std::vector<std::string> notes;
   const SafetensorsDType dtype = dtype_of(request, source);
   const ExportFiles files = export_files(source, request.tokenizer, dtype);
-  const std::unique_ptr<WeightSource> weights = source.open_weights(source.model(), notes);
+  const std::unique_ptr<WeightSource> weights = source.open_weights(source.model(), false, notes);
   std::optional<WorkFolder> folder;  // of rank 0
   if (world.rank() == 0) folder.emplace(request.output);
   const std::string path = gather_strings(world, folder ? folder->path() : "")[0];

@@ -112,9 +112,10 @@ void import_model(const ImportRequest& request) {
   // Now, and not after hours of reading: whether it can be written.
   if (mpi.world().rank() == 0) WorkFolder unused(request.output);
   std::optional<ReferenceLogits> reference;
-  if (!request.reference.empty()) reference.emplace(request.reference, source.model().vocab_size);
+  if (!request.reference.empty()) reference.emplace(request.reference, source.model());
   std::vector<std::string> notes;
-  const std::unique_ptr<WeightSource> weights = source.open_weights(source.model(), notes);
+  const std::unique_ptr<WeightSource> weights =
+      source.open_weights(source.model(), mpi.world().rank() == 0, notes);
   LogitsRun run(logits_config({.model = source.model(),
                                .num_tokens = reference ? reference->sequence_len() : kFewTokens,
                                .overrides = request.overrides},
@@ -156,7 +157,7 @@ void add_import_command(CLI::App& app) {
                           ".npz with input_ids and logits that the model gave elsewhere: compares");
   command->add_option("--tolerance", request->tolerance, "of --reference, for each logit [0.001]")
       ->needs(reference)
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, 1e9));
   command->add_option("--ignore-key", request->ignored_keys,
                       "a key of config.json that is not known here and changes nothing");
   command->callback([request] { import_model(*request); });

@@ -126,11 +126,11 @@ void check_heads(const ModelConfig& model, int64_t tp) {
 
 void check_vocabulary(const ModelConfig& model, int64_t tp) {
   if (model.vocab_size % tp == 0) return;
-  throw config_error(
-      absl::StrFormat("the vocabulary of %d tokens is not divisible by parallel.tp %d (each rank "
-                      "of tp has an equal part of it); use model.vocab_size=%d, or parallel.tp=%d",
-                      model.vocab_size, tp, (model.vocab_size + tp - 1) / tp * tp,
-                      largest_divisor(model.vocab_size, tp)));
+  throw config_error(absl::StrFormat(
+      "the vocabulary of %d tokens is not divisible by parallel.tp %d (each rank "
+      "of tp has an equal part of it); use parallel.tp=%d, or for a new model model.vocab_size=%d",
+      model.vocab_size, tp, largest_divisor(model.vocab_size, tp),
+      (model.vocab_size + tp - 1) / tp * tp));
 }
 
 void check_sequence_parallel(const Config& config, int64_t tp) {

@@ -1,12 +1,14 @@
 #include "launch/model_source.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 
 #include "checkpoint/directory.h"
-#include "data/folder_path.h"
 #include "checkpoint/hf_weights.h"
 #include "checkpoint/posix_file.h"
 #include "checkpoint/reader.h"
+#include "data/folder_path.h"
 #include "launch/config.h"
 #include "runtime/error.h"
 
@@ -90,13 +92,20 @@ void ModelSource::read_checkpoint() {
 
 void ModelSource::read_folder(std::span<const std::string> ignored_keys) {
   const std::optional<std::string> config = find_inside(path_, kHfConfigName);
+  if (!config && fs::is_directory(fs::path(path_) / "snapshots")) {
+    throw checkpoint_error(path_ + ": is a cache of Hugging Face; give a folder in its snapshots/");
+  }
   if (!config) {
     throw checkpoint_error(absl::StrFormat(
         "%s: has neither %s nor %s, so it is no Hugging Face folder, no checkpoint and no run with "
         "one",
         path_, kHfConfigName, kManifestName));
   }
-  hf_ = read_hf_config(read_small_file(*config, kMaxHfConfigBytes), *config, ignored_keys);
+  const std::string text = read_small_file(*config, kMaxHfConfigBytes);
+  hf_ = read_hf_config(text, *config, ignored_keys);
+  for (const std::string& key : training_options(text, *config)) {
+    notes_.push_back(key + " of config.json is left out: it is for training elsewhere");
+  }
 }
 
 std::vector<Asset> ModelSource::assets() const {
@@ -116,7 +125,7 @@ std::string ModelSource::description() const {
                          hf_.torch_dtype.empty() ? "" : ", " + hf_.torch_dtype);
 }
 
-std::unique_ptr<WeightSource> ModelSource::open_weights(const ModelConfig& model,
+std::unique_ptr<WeightSource> ModelSource::open_weights(const ModelConfig& model, bool compares,
                                                         std::vector<std::string>& notes) const {
   if (with_shapes_of(model, hf_.model) != hf_.model) {
     throw config_error(absl::StrFormat(
@@ -129,7 +138,9 @@ std::unique_ptr<WeightSource> ModelSource::open_weights(const ModelConfig& model
     return std::make_unique<CheckpointReader>(path_);
   }
   auto weights = std::make_unique<HfWeights>(path_, hf_);
-  notes = weights->notes();
+  if (compares) weights->check_stored_head();
+  notes = notes_;
+  std::ranges::copy(weights->notes(), std::back_inserter(notes));
   return weights;
 }
 

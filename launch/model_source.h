@@ -38,8 +38,9 @@ class ModelSource {
   std::string description() const;
 
   // Opens the files and checks that they hold `model`, which may differ from model() in what has no
-  // tensors: how positions turn, chunks, epsilons. `notes` is given what was left out.
-  std::unique_ptr<WeightSource> open_weights(const ModelConfig& model,
+  // tensors: how positions turn, chunks, epsilons. `notes` is given what was left out. With
+  // `compares` what is stored twice is compared: one of several processes is enough.
+  std::unique_ptr<WeightSource> open_weights(const ModelConfig& model, bool compares,
                                              std::vector<std::string>& notes) const;
 
  private:
@@ -49,6 +50,7 @@ class ModelSource {
   Kind kind_;
   std::string path_;
   HfConfig hf_;
+  std::vector<std::string> notes_;  // on its config.json
   std::optional<Manifest> manifest_;
 };
 

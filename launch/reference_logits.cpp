@@ -6,8 +6,9 @@
 
 namespace caravan {
 
-ReferenceLogits::ReferenceLogits(const std::string& path, int64_t vocab_size)
-    : file_(path), vocab_size_(vocab_size) {
+ReferenceLogits::ReferenceLogits(const std::string& path, const ModelConfig& model)
+    : file_(path), vocab_size_(model.vocab_size) {
+  const int64_t vocab_size = model.vocab_size;
   for (const char* name : {"input_ids", "logits"}) {
     if (file_.has(name)) continue;
     throw checkpoint_error(absl::StrFormat(
@@ -25,6 +26,12 @@ ReferenceLogits::ReferenceLogits(const std::string& path, int64_t vocab_size)
         path, to_string(tokens), to_string(logits), vocab_size));
   }
   sequence_len_ = tokens.back();
+  if (sequence_len_ > model.max_position_embeddings) {
+    throw checkpoint_error(absl::StrFormat(
+        "%s: has sequences of %d tokens, the model is for %d (max_position_embeddings); make it "
+        "with shorter ones",
+        path, sequence_len_, model.max_position_embeddings));
+  }
   for (const int64_t id : file_.read_integers("input_ids")) {
     if (id < 0 || id >= vocab_size) {
       throw checkpoint_error(

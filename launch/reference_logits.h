@@ -13,8 +13,8 @@ namespace caravan {
 
 class ReferenceLogits {
  public:
-  // Checkpoint errors: shapes or ids do not fit the vocabulary or each other.
-  ReferenceLogits(const std::string& path, int64_t vocab_size);
+  // Checkpoint errors: shapes or ids do not fit the model or each other.
+  ReferenceLogits(const std::string& path, const ModelConfig& model);
 
   int64_t sequence_len() const { return sequence_len_; }
   int64_t num_tokens() const { return static_cast<int64_t>(ids_.size()); }

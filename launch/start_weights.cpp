@@ -31,7 +31,8 @@ void load_start_weights(Session& session, Console* console) {
   }
   const ModelSource source(config.model.init_from);
   std::vector<std::string> notes;
-  const std::unique_ptr<WeightSource> weights = source.open_weights(config.model, notes);
+  const std::unique_ptr<WeightSource> weights =
+      source.open_weights(config.model, session.is_first_rank(), notes);
   if (console) console->line("weights from " + source.description());
   for (const std::string& note : notes) {
     if (console) console->line("note: " + note);

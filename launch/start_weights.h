@@ -20,8 +20,8 @@ void load_start_weights(Session& session, Console* console);
 // it resumes ("": none), of the model that it starts from, or else the tokenizer of its data.
 std::vector<Asset> start_assets(const Config& config, const std::string& resumed_path);
 
-// What is wrong with data that another tokenizer has made than the one among the assets, if both are
-// known; "" when nothing is.
+// What is wrong with data that another tokenizer has made than the one among the assets, if both
+// are known; "" when nothing is.
 std::string tokenizer_warning(const std::string& data_hash, const std::vector<Asset>& assets);
 
 }  // namespace caravan

@@ -383,4 +383,16 @@ HfConfig read_hf_ids(std::string_view json, const std::string& origin) {
   return config;
 }
 
+std::vector<std::string> training_options(std::string_view json, const std::string& origin) {
+  const JsonText text(json, kMaxConfigDepth, origin, ExitCode::checkpoint);
+  JsonKeys outer = text.keys();
+  std::optional<JsonKeys> inner = outer.object("text_config");
+  JsonKeys& keys = inner ? *inner : outer;
+  std::vector<std::string> names;
+  for (const char* key : {"attention_dropout", "router_jitter_noise"}) {
+    if (keys.real(key).value_or(0) != 0) names.push_back(key);
+  }
+  return names;
+}
+
 }  // namespace caravan

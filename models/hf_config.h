@@ -47,6 +47,10 @@ HfConfig read_hf_config(std::string_view json, const std::string& origin,
 // left empty.
 HfConfig read_hf_ids(std::string_view json, const std::string& origin);
 
+// Keys that say how transformers would train the model and that are not off, dropout for one: they
+// change nothing of what it computes, and nothing here follows them.
+std::vector<std::string> training_options(std::string_view json, const std::string& origin);
+
 // The text of a config.json with the keys of transformers 4, which version 5 reads too, all of them
 // explicit, for the class without a vision part. `dtype` is that of the weights beside it (f32 or
 // bf16). read_hf_config gives the same config back, but for prefix and torch_dtype. A config error

@@ -22,16 +22,17 @@ HfConfig tiny_config() {
   return config;
 }
 
-// A folder with these tensors, all ones.
+// A folder with these tensors, all ones but for the head.
 struct Weights {
   TemporaryFolder folder;
 
-  explicit Weights(const std::vector<SafetensorsSpec>& specs) {
+  explicit Weights(const std::vector<SafetensorsSpec>& specs, float head = 1.0f) {
     const SafetensorsPlan plan = plan_safetensors(specs, int64_t{1} << 30);
     SafetensorsWriter writer(folder.path(), plan.shards[0]);
     for (const SafetensorsTensor& tensor : plan.shards[0].tensors) {
+      const float value = tensor.name == "lm_head.weight" ? head : 1.0f;
       writer.append(tensor.name,
-                    std::vector<float>(static_cast<size_t>(num_elements(tensor.shape)), 1.0f));
+                    std::vector<float>(static_cast<size_t>(num_elements(tensor.shape)), value));
     }
     writer.finish();
   }
@@ -92,7 +93,8 @@ TEST(HfWeights, SayWhatTheyLeaveOut) {
             std::vector<std::string>{buffers_note});
 
   config.model.tie_word_embeddings = true;  // the stored head is not used then
-  const HfWeights tied(buffers.folder.path(), config);
+  HfWeights tied(buffers.folder.path(), config);
+  tied.check_stored_head();  // all ones, as the embedding is
   EXPECT_FALSE(tied.has_parameter("lm_head.weight"));
   EXPECT_EQ(tied.notes(),
             (std::vector<std::string>{buffers_note,
@@ -131,6 +133,17 @@ TEST(HfWeights, AreReadByTheirParameters) {
   EXPECT_NE(wrong({"model.norm.weight", DType::bf16, {4}, {1}, {2}, values.data()}), "");
   EXPECT_NE(wrong({"model.norm.weight", DType::f32, {5}, {1}, {2}, values.data()}), "");
   EXPECT_NE(wrong({"model.norm.weight", DType::f32, {4}, {3}, {2}, values.data()}), "");
+}
+
+TEST(HfWeights, AStoredHeadOfATiedModelMustBeTheEmbedding) {
+  HfConfig config = tiny_config();
+  std::vector<SafetensorsSpec> specs = specs_of(config);  // with a head
+  config.model.tie_word_embeddings = true;
+  const Weights weights(specs, 2.0f);
+  HfWeights tied(weights.folder.path(), config);
+  const std::string message = error_of([&] { tied.check_stored_head(); });
+  EXPECT_NE(message.find("'lm_head.weight' is stored and is not the embedding"), std::string::npos)
+      << message;
 }
 
 }  // namespace

@@ -348,7 +348,7 @@ TEST(SafetensorsFolder, LeavesNoFolder) {
        {up, outside / "secret", std::string("below/file"), std::string("below/../one.safetensors"),
         std::string(".."), std::string(""), std::string("."), std::string("a\\u0000b"),
         std::string(300, 'x')}) {
-    expect_part(error(file), "no plain file name");
+    expect_part(error(file), "no plain name of a file");
   }
   fs::create_symlink(outside / "secret", shards.folder / "link");
   expect_part(error("link"), "link to a file outside");

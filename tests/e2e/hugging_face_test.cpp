@@ -219,7 +219,7 @@ TEST_F(HuggingFace, WrongFoldersAreRefused) {
        [&](auto& f) {
          replace(f + "/model.safetensors.index.json", shard, "../missing-shard/" + shard);
        },
-       {"index-leads-out", "no plain file name"}},
+       {"index-leads-out", "no plain name of a file"}},
       {"truncated",
        "llama_tied",
        [](auto& f) {

@@ -118,7 +118,7 @@ const RuleCase kRules[] = {
      "equal part of the MLP); use parallel.tp=2"},
     {"{tp: 2}", 2, [](Config& c) { c.model.vocab_size = 301; },
      "the vocabulary of 301 tokens is not divisible by parallel.tp 2 (each rank of tp has an equal "
-     "part of it); use model.vocab_size=302, or parallel.tp=1"},
+     "part of it); use parallel.tp=1, or for a new model model.vocab_size=302"},
     {"{ep: 2}", 2, nothing,
      "parallel.ep is 2, but the model has no experts (model.num_local_experts); use parallel.ep=1, "
      "and parallel.dp or tp for more processes"},

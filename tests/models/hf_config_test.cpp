@@ -177,6 +177,14 @@ TEST(HfConfig, NamesKeysThatItDoesNotKnow) {
             "other");
 }
 
+TEST(HfConfig, NamesOptionsOfTrainingThatAreLeftOut) {
+  Json json = small_llama();
+  EXPECT_TRUE(training_options(json.dump(), "config.json").empty());
+  json["attention_dropout"] = 0.1;
+  EXPECT_EQ(training_options(json.dump(), "config.json"),
+            std::vector<std::string>{"attention_dropout"});
+}
+
 TEST(HfConfig, PassesOverWhatHasNoEffect) {
   Json json = small_llama();
   json.update({{"use_cache", false},
