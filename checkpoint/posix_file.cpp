@@ -1,7 +1,6 @@
 #include "checkpoint/posix_file.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -20,9 +19,6 @@ namespace {
   throw checkpoint_error(absl::StrFormat("%s: %s: %s", path, what, errno_text(number)));
 }
 
-// O_NONBLOCK: opening a FIFO must not wait for a writer.
-constexpr int kReadFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
-
 }  // namespace
 
 std::string publish_folder(const std::string& from, const std::string& to) {
@@ -36,30 +32,6 @@ std::string publish_folder(const std::string& from, const std::string& to) {
   if (replaces) std::rename(aside.c_str(), to.c_str());  // at best as it was before
   errno = number;
   fail(to, "cannot rename into place");
-}
-
-ReadableFile::ReadableFile(const std::string& path) : path_(path) {
-  descriptor_ = ::open(path.c_str(), kReadFlags);
-  if (descriptor_ < 0) fail(path, "cannot open");
-  struct stat status {};
-  if (::fstat(descriptor_, &status) == 0 && S_ISREG(status.st_mode)) {
-    size_bytes_ = status.st_size;
-    return;
-  }
-  ::close(descriptor_);
-  throw checkpoint_error(path + ": not a regular file");
-}
-
-ReadableFile::~ReadableFile() { ::close(descriptor_); }
-
-void ReadableFile::read(int64_t offset, int64_t count, char* bytes) const {
-  while (count > 0) {
-    const ssize_t done = ::pread(descriptor_, bytes, static_cast<size_t>(count), offset);
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) fail(path_, "cannot read");
-    if (done == 0) throw checkpoint_error(path_ + ": became shorter while it was read");
-    bytes += done, offset += done, count -= done;
-  }
 }
 
 std::string read_small_file(const std::string& path, int64_t max_bytes) {

@@ -20,7 +20,7 @@ constexpr int64_t kTokensLookedAt = 4096;  // of a file that says nothing, to se
 
 const TokenVocabulary kGpt2 = {.size = 50257, .bos_id = -1, .eos_id = 50256, .tokenizer_hash = ""};
 
-int32_t magic_of(const TokenFileBytes& file) {
+int32_t magic_of(const ReadableFile& file) {
   int32_t magic = 0;
   if (file.size_bytes() >= 4) file.read(0, 4, &magic);
   return magic;
@@ -28,12 +28,13 @@ int32_t magic_of(const TokenFileBytes& file) {
 
 }  // namespace
 
-bool has_llmc_magic(const TokenFileBytes& file) {
+bool has_llmc_magic(const ReadableFile& file) {
   const int32_t magic = magic_of(file);
   return magic == kMagicU16 || magic == kMagicU32 || magic == kMagicQuestions;
 }
 
-BinTokenFile::BinTokenFile(const std::string& path, const GivenVocabulary& given) : file_(path) {
+BinTokenFile::BinTokenFile(const std::string& path, const GivenVocabulary& given)
+    : file_(path, ExitCode::data, Links::followed) {
   if (has_llmc_magic(file_)) {
     read_header(given);
   } else {

@@ -13,7 +13,7 @@
 #include <string>
 
 #include "data/token_file.h"
-#include "data/token_file_bytes.h"
+#include "data/token_numbers.h"
 
 namespace caravan {
 
@@ -33,7 +33,7 @@ class BinTokenFile : public TokenFile {
   void take_raw(const GivenVocabulary& given);
   void refuse_wide_tokens() const;
 
-  TokenFileBytes file_;
+  ReadableFile file_;
   TokenVocabulary vocabulary_;
   TokenType type_ = TokenType::u16;
   int64_t tokens_offset_ = 0;  // in bytes
@@ -41,6 +41,6 @@ class BinTokenFile : public TokenFile {
 };
 
 // Whether a file begins with a magic number of llm.c, of whatever kind.
-bool has_llmc_magic(const TokenFileBytes& file);
+bool has_llmc_magic(const ReadableFile& file);
 
 }  // namespace caravan

@@ -45,7 +45,7 @@ TokenType type_of_code(const std::string& path, uint8_t code) {
 
 // Elements [0, count) of an array in a file, in pieces: visit(number of the first, piece).
 template <typename Number, typename Visit>
-void for_pieces(const TokenFileBytes& file, int64_t offset, int64_t count, const Visit& visit) {
+void for_pieces(const ReadableFile& file, int64_t offset, int64_t count, const Visit& visit) {
   std::vector<Number> piece(static_cast<size_t>(std::min(count, kElementsAtOnce)));
   for (int64_t first = 0; first < count; first += kElementsAtOnce) {
     piece.resize(static_cast<size_t>(std::min(kElementsAtOnce, count - first)));
@@ -56,7 +56,7 @@ void for_pieces(const TokenFileBytes& file, int64_t offset, int64_t count, const
 }
 
 template <typename Number>
-Number number_at(const TokenFileBytes& file, int64_t offset) {
+Number number_at(const ReadableFile& file, int64_t offset) {
   Number number{};
   file.read(offset, sizeof(number), &number);
   return number;
@@ -65,7 +65,8 @@ Number number_at(const TokenFileBytes& file, int64_t offset) {
 }  // namespace
 
 MegatronTokenFile::MegatronTokenFile(const std::string& path, const GivenVocabulary& given)
-    : tokens_(path), index_(index_path(path)) {
+    : tokens_(path, ExitCode::data, Links::followed),
+      index_(index_path(path), ExitCode::data, Links::followed) {
   read_header();
   vocabulary_ = complete_vocabulary(path, given);
   check_sequences();

@@ -14,7 +14,7 @@
 #include <string>
 
 #include "data/token_file.h"
-#include "data/token_file_bytes.h"
+#include "data/token_numbers.h"
 
 namespace caravan {
 
@@ -39,8 +39,8 @@ class MegatronTokenFile : public TokenFile {
   int64_t pointers_offset() const;
   int64_t documents_offset() const;
 
-  TokenFileBytes tokens_;
-  TokenFileBytes index_;
+  ReadableFile tokens_;
+  ReadableFile index_;
   TokenVocabulary vocabulary_;
   TokenType type_ = TokenType::u16;
   int64_t num_sequences_ = 0;

@@ -14,7 +14,7 @@ namespace {
 
 constexpr std::string_view kHdf5Signature = "\x89HDF\r\n\x1a\n";
 
-bool begins_with(const TokenFileBytes& file, std::string_view signature) {
+bool begins_with(const ReadableFile& file, std::string_view signature) {
   std::array<char, 8> begin{};
   if (file.size_bytes() < std::ssize(begin)) return false;
   file.read(0, std::ssize(begin), begin.data());
@@ -22,7 +22,7 @@ bool begins_with(const TokenFileBytes& file, std::string_view signature) {
 }
 
 std::unique_ptr<TokenFile> open_kind(const std::string& path, const GivenVocabulary& given) {
-  const TokenFileBytes bytes(path);
+  const ReadableFile bytes(path, ExitCode::data, Links::followed);
   // By its name too: what is wrong with a damaged one is best said by its reader.
   if (path.ends_with(".h5") || begins_with(bytes, kHdf5Signature)) {
     auto file = std::make_unique<Hdf5TokenFile>(path);

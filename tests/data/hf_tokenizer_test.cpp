@@ -33,23 +33,7 @@ std::vector<std::string> training_sample() {
   return sample;
 }
 
-class HfTokenizer : public testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    folder_ = new DataFolder;
-    train_tokenizer(training_sample(), 2000, folder_->file("t.model"));
-    tokenizer_ = new SentencePieceTokenizer(folder_->file("t.model"));
-  }
-  static void TearDownTestSuite() {
-    delete tokenizer_;
-    delete folder_;
-  }
-  static DataFolder* folder_;
-  static SentencePieceTokenizer* tokenizer_;
-};
-
-DataFolder* HfTokenizer::folder_ = nullptr;
-SentencePieceTokenizer* HfTokenizer::tokenizer_ = nullptr;
+using HfTokenizer = TrainedVocabulary<training_sample, 2000>;
 
 TEST_F(HfTokenizer, ExportIsTheGoldenOne) {
   const auto files = hf_tokenizer_files(*tokenizer_);

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "data/hdf5_token_file.h"
+#include "data/sentencepiece_tokenizer.h"
 #include "runtime/error.h"
 #include "tests/support/temporary_folder.h"
 
@@ -75,5 +76,22 @@ inline void write_test_tokens(const std::string& path, const std::vector<int>& l
   }
   writer.close();
 }
+
+// A vocabulary that is trained once for all tests of a suite.
+template <std::vector<std::string> (*kSample)(), int kVocabSize>
+class TrainedVocabulary : public testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new DataFolder;
+    train_tokenizer(kSample(), kVocabSize, folder_->file("t.model"));
+    tokenizer_ = new SentencePieceTokenizer(folder_->file("t.model"));
+  }
+  static void TearDownTestSuite() {
+    delete tokenizer_;
+    delete folder_;
+  }
+  inline static DataFolder* folder_ = nullptr;
+  inline static SentencePieceTokenizer* tokenizer_ = nullptr;
+};
 
 }  // namespace caravan

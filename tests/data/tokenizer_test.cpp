@@ -26,23 +26,7 @@ std::vector<std::string> sample() {
   return result;
 }
 
-class TokenizerTest : public testing::Test {
- protected:
-  static void SetUpTestSuite() {
-    folder_ = new DataFolder;
-    train_tokenizer(sample(), 350, folder_->file("t.model"));
-    tokenizer_ = new SentencePieceTokenizer(folder_->file("t.model"));
-  }
-  static void TearDownTestSuite() {
-    delete tokenizer_;
-    delete folder_;
-  }
-  static DataFolder* folder_;
-  static SentencePieceTokenizer* tokenizer_;
-};
-
-DataFolder* TokenizerTest::folder_ = nullptr;
-SentencePieceTokenizer* TokenizerTest::tokenizer_ = nullptr;
+using TokenizerTest = TrainedVocabulary<sample, 350>;
 
 TEST_F(TokenizerTest, DecodesWhatItEncoded) {
   std::string with_zero = "a";

@@ -1,16 +1,10 @@
-#include "data/token_file_bytes.h"
-
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
+#include "data/token_numbers.h"
 
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <cstring>
 
-#include "data/durable_file.h"
 #include "runtime/error.h"
 
 namespace caravan {
@@ -28,7 +22,7 @@ constexpr int64_t kStackBytes = 16 << 10;  // on the stack
 }
 
 template <typename Number>
-void convert(const TokenFileBytes& file, const TokenRange& range, int32_t vocab_size,
+void convert(const ReadableFile& file, const TokenRange& range, int32_t vocab_size,
              std::span<int32_t> tokens) {
   constexpr auto kAtOnce = static_cast<size_t>(kStackBytes) / sizeof(Number);
   std::array<Number, kAtOnce> numbers;
@@ -49,36 +43,6 @@ void convert(const TokenFileBytes& file, const TokenRange& range, int32_t vocab_
 }
 
 }  // namespace
-
-TokenFileBytes::TokenFileBytes(const std::string& path) : path_(path) {
-  // O_NONBLOCK: opening a FIFO must not wait for a writer.
-  descriptor_ = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (descriptor_ < 0) {
-    throw data_error(absl::StrFormat("%s: cannot open: %s", path, errno_text(errno)));
-  }
-  struct stat status {};
-  if (::fstat(descriptor_, &status) == 0 && S_ISREG(status.st_mode)) {
-    size_bytes_ = status.st_size;
-    return;
-  }
-  ::close(descriptor_);
-  throw data_error(path + ": not a regular file");
-}
-
-TokenFileBytes::~TokenFileBytes() { ::close(descriptor_); }
-
-void TokenFileBytes::read(int64_t offset, int64_t count, void* bytes) const {
-  char* destination = static_cast<char*>(bytes);
-  while (count > 0) {
-    const ssize_t done = ::pread(descriptor_, destination, static_cast<size_t>(count), offset);
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) {
-      throw data_error(absl::StrFormat("%s: cannot read: %s", path_, errno_text(errno)));
-    }
-    if (done == 0) throw data_error(path_ + ": became shorter while it was read");
-    destination += done, offset += done, count -= done;
-  }
-}
 
 int64_t size_bytes(TokenType type) {
   switch (type) {
@@ -103,7 +67,7 @@ std::string_view name(TokenType type) {
   return kNames.at(static_cast<size_t>(type));
 }
 
-void read_tokens(const TokenFileBytes& file, const TokenRange& range, int32_t vocab_size,
+void read_tokens(const ReadableFile& file, const TokenRange& range, int32_t vocab_size,
                  std::span<int32_t> tokens) {
   switch (range.type) {
     case TokenType::u8:
