@@ -415,7 +415,8 @@ TEST_F(TokenizerConfig, SaysWhatBeginsAndEndsASequence) {
                   {"add_bos_token", "there is no bos_token"});
   // A post-processor adds it, unless the key says no.
   json_["post_processor"] = Json::parse(R"({"type": "TemplateProcessing", "pair": [], "single": [
-      {"SpecialToken": {"id": "<note>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]})");
+      {"SpecialToken": {"id": "<note>", "type_id": 0}},
+      {"Sequence": {"id": "A", "type_id": 0}}]})");
   json_["post_processor"]["special_tokens"]["<note>"] = {
       {"id", "<note>"}, {"ids", {note_}}, {"tokens", {"<note>"}}};
   folder_.write("tokenizer.json", json_.dump());

@@ -257,8 +257,10 @@ TEST_F(Build, ARunawayPatternEndsItAndNamesTheFileThatWasGiven) {
   folder_.write("text/a.jsonl", lines);
   auto json = nlohmann::json::parse(content(golden_tokenizer_path("gpt2") + "/tokenizer.json"));
   json["pre_tokenizer"] = nlohmann::json::parse(R"({"type": "Sequence", "pretokenizers": [
-      {"type": "Split", "pattern": {"Regex": "(?:x+)+\\d"}, "behavior": "Isolated", "invert": false},
-      {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false}]})");
+      {"type": "Split", "pattern": {"Regex": "(?:x+)+\\d"},
+       "behavior": "Isolated", "invert": false},
+      {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+       "use_regex": false}]})");
   BuildOptions given = options("a");
   given.tokenizer = folder_.write("mine.json", json.dump());
   given.eos_token = "<|endoftext|>";
