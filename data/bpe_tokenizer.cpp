@@ -1,7 +1,9 @@
 #include "data/bpe_tokenizer.h"
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
+#include <optional>
 
 #include "data/durable_file.h"
 #include "runtime/error.h"
@@ -86,14 +88,47 @@ int32_t BpeTokenizer::named(const std::string& name, const char* key) const {
                       path(), key, in_quotes(name)));
 }
 
+// Which of bos and eos a sequence gets is what transformers does with add_special_tokens: the
+// post-processor says it, unless tokenizer_config.json has add_bos_token or add_eos_token, which
+// then decide. A class of Llama has add_bos_token where the file does not say it. That there is a
+// bos_token alone adds nothing.
 void BpeTokenizer::find_ends(const std::string& folder) {
   const TokenNames names = read_token_names(folder);
+  check_prefix_space(names);
   const auto choose = [&](int32_t by_name, int32_t by_number, int32_t otherwise) {
     if (by_name >= 0) return by_name;
     return by_number >= 0 && by_number < vocab_size() ? by_number : otherwise;
   };
   bos_id_ = choose(named(names.bos, "bos_token"), names.bos_id, bos_id_);
   eos_id_ = choose(named(names.eos, "eos_token"), names.eos_id, -1);
+  const auto apply = [&](std::optional<bool> adds, int32_t id, const char* name,
+                         std::vector<int32_t>& ids) {
+    if (!adds) return;
+    ids.clear();
+    if (!*adds) return;
+    if (id >= 0) return ids.push_back(id);
+    throw data_error(absl::StrFormat(
+        "%s: add_%s of the tokenizer_config.json beside it is true, but there is no %s: name it "
+        "there",
+        path(), name, name));
+  };
+  std::optional<bool> adds_bos = names.adds_bos;
+  if (!adds_bos && names.is_llama && bos_id_ >= 0) adds_bos = true;
+  apply(adds_bos, bos_id_, "bos_token", json_.prefix_ids);
+  apply(names.adds_eos, eos_id_, "eos_token", json_.suffix_ids);
+}
+
+// transformers would change the pre-tokenizer; which classes do differs between its versions.
+void BpeTokenizer::check_prefix_space(const TokenNames& names) const {
+  const auto is_space = [](const PretokenizerStep& step) {
+    return step.kind == PretokenizerKind::prefix_space;
+  };
+  const bool has_space = std::any_of(json_.steps.begin(), json_.steps.end(), is_space);
+  if (names.adds_prefix_space.value_or(has_space) == has_space) return;
+  throw data_error(absl::StrFormat(
+      "%s: key 'add_prefix_space' of the tokenizer_config.json beside it is %s, but ByteLevel's "
+      "here is not, and the ids would depend on the reader: give both the same value",
+      path(), *names.adds_prefix_space ? "true" : "false"));
 }
 
 void BpeTokenizer::encode_valid(std::string_view text, SpecialTokens special,
@@ -106,6 +141,7 @@ void BpeTokenizer::encode_valid(std::string_view text, SpecialTokens special,
     if (id >= 0) return ids.push_back(id);
     pretokenizer_.split(piece, scratch.regex, take);
   });
+  scratch.regex.finish();
 }
 
 std::string_view BpeTokenizer::token_bytes(int32_t id, SpecialTokens special) const {

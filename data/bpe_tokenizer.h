@@ -45,6 +45,7 @@ class BpeTokenizer final : public Tokenizer {
   void encode_valid(std::string_view text, SpecialTokens special,
                     std::vector<int32_t>& ids) const override;
   void find_ends(const std::string& folder);
+  void check_prefix_space(const TokenNames& names) const;
   int32_t named(const std::string& name, const char* key) const;
 
   TokenizerJson json_;  // without the merges

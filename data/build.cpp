@@ -3,8 +3,10 @@
 #include "data/build.h"
 
 #include <algorithm>
+#include <atomic>
 #include <exception>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -119,15 +121,38 @@ std::vector<std::string> sample_text(const std::vector<std::string>& files,
   return sample;
 }
 
-// The same tokenizer from the folder's own copy of its files.
-std::unique_ptr<Tokenizer> copy_tokenizer(const Tokenizer& given, const WorkFolder& folder) {
+// The contents of tokenizer_config.json or the like, with another eos_token.
+std::string with_eos(const std::string& contents, const std::string& eos_token,
+                     const std::string& path) {
+  auto json = nlohmann::ordered_json::parse(contents, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) throw data_error(path + ": is no JSON object: mend or remove it");
+  json["eos_token"] = eos_token;
+  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+void copy_tokenizer(const Tokenizer& given, const std::string& eos_token,
+                    const WorkFolder& folder) {
+  std::map<std::string, std::string> files;
   for (const std::string& file : given.files()) {
     const bool is_main = file == given.path();
     const std::string name = is_main ? given.file_name() : fs::path(file).filename().string();
-    write_file_durably(folder.file(name), read_file(file, SIZE_MAX, ExitCode::data),
-                       ExitCode::data);
+    files[name] = read_file(file, SIZE_MAX, ExitCode::data);
   }
-  return open_tokenizer(folder.file(given.file_name()));
+  if (!eos_token.empty()) {
+    files.try_emplace("tokenizer_config.json", "{}");
+    for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+      const std::string path = (fs::path(given.path()).parent_path() / name).string();
+      const auto file = files.find(name);
+      if (file != files.end()) file->second = with_eos(file->second, eos_token, path);
+    }
+  }
+  for (const auto& [name, contents] : files) {
+    write_file_durably(folder.file(name), contents, ExitCode::data);
+  }
+  // The given one encodes, so that messages name it: the copy must be the same.
+  if (tokenizer_hash(files.at(given.file_name())) != given.hash()) {
+    throw data_error(given.path() + ": has changed since it was opened: start again");
+  }
 }
 
 std::unique_ptr<Tokenizer> make_tokenizer(const std::vector<std::string>& files,
@@ -153,8 +178,8 @@ int32_t eos_of(const Tokenizer& tokenizer, const std::string& eos_token) {
 }
 
 TokenVocabulary vocabulary_of(const Tokenizer& tokenizer, const std::string& eos_token) {
-  return {tokenizer.vocab_size(), tokenizer.bos_id(), eos_of(tokenizer, eos_token),
-          tokenizer.hash()};
+  const int32_t eos_id = eos_of(tokenizer, eos_token);
+  return {tokenizer.vocab_size(), tokenizer.document_bos_id(eos_id), eos_id, tokenizer.hash()};
 }
 
 // Encodes documents on all threads and appends them in their order.
@@ -164,6 +189,7 @@ class Encoder {
           TokenFileWriter& train, TokenFileWriter& validation)
       : tokenizer_(tokenizer),
         eos_id_(eos_id),
+        prefix_(tokenizer.document_prefix(eos_id)),
         options_(options),
         train_(train),
         validation_(validation) {}
@@ -189,12 +215,18 @@ class Encoder {
   std::vector<std::vector<int32_t>> encode() const {
     std::vector<std::vector<int32_t>> tokens(documents_.size());
     std::exception_ptr error;  // must not leave the parallel region
+    std::atomic<bool> has_failed = false;
 #pragma omp parallel for schedule(dynamic)
     for (size_t i = 0; i < documents_.size(); ++i) {
+      // What is slow to fail with one document would be with thousands of others.
+      if (has_failed.load(std::memory_order_relaxed)) continue;
       try {
+        // The first of the prefix is the bos, which the file knows.
+        if (!prefix_.empty()) tokens[i].assign(prefix_.begin() + 1, prefix_.end());
         tokenizer_.encode(documents_[i], tokens[i]);
         check_no_eos(tokens[i]);
       } catch (...) {
+        has_failed = true;
 #pragma omp critical
         error = std::current_exception();
       }
@@ -213,6 +245,7 @@ class Encoder {
 
   const Tokenizer& tokenizer_;
   int32_t eos_id_;
+  std::span<const int32_t> prefix_;
   const BuildOptions& options_;
   TokenFileWriter& train_;
   TokenFileWriter& validation_;
@@ -297,18 +330,19 @@ BuildReport build_token_files(const BuildOptions& options, const Progress& progr
   check_options(options);
   const std::vector<std::string> files = list_text_files(options.inputs);
   // Refused before hours of work: what is no tokenizer, or has no end of documents.
-  const std::unique_ptr<Tokenizer> given =
+  std::unique_ptr<Tokenizer> tokenizer =
       options.tokenizer.empty() ? nullptr : open_tokenizer(options.tokenizer);
-  if (given != nullptr) eos_of(*given, options.eos_token);
+  if (tokenizer != nullptr) eos_of(*tokenizer, options.eos_token);
   WorkFolder folder(options.output);
   BuildReport report;
   report.num_files = std::ssize(files);
   report.text = count_text(files, progress);
   report.max_document_bytes = document_limit(report.text, options.validation_fraction);
   report.few_documents = report.max_document_bytes < TextSource::kMaxDocumentBytes;
-  const std::unique_ptr<Tokenizer> tokenizer =
-      given == nullptr ? make_tokenizer(files, options, report, progress, folder)
-                       : copy_tokenizer(*given, folder);
+  if (tokenizer == nullptr)
+    tokenizer = make_tokenizer(files, options, report, progress, folder);
+  else
+    copy_tokenizer(*tokenizer, options.eos_token, folder);
   const TokenVocabulary vocabulary = vocabulary_of(*tokenizer, options.eos_token);
   report.vocab_size = vocabulary.size;
   encode_text(files, options, folder, *tokenizer, vocabulary, progress, report);

@@ -1,8 +1,11 @@
 // `caravan data build`: text files in, a folder out that training reads:
 //   train.h5, validation.h5   token files (token_file.h); documents are held out whole
 //   tokenizer.model           the vocabulary, trained; or the files of the tokenizer that was given
-//                             (tokenizer.json and what belongs to it), copied
+//                             (tokenizer.json and what belongs to it), copied; an eos_token that
+//                             was asked for is in the copy's tokenizer_config.json (of which a
+//                             SentencePiece model that is opened here takes no notice)
 //   data.json                 what was read and written: counts, bytes per token, sources
+// Documents begin as Tokenizer::document_prefix says: without bos when that is the eos.
 // Memory does not grow with the input, apart from the list of file names. The same input, options
 // and version give the same vocabulary and tokens (HDF5 keeps the time, so not the same bytes).
 //

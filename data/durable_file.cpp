@@ -54,10 +54,11 @@ std::string errno_text(int number) {
 }
 
 std::string read_file(const std::string& path, size_t limit_bytes, ExitCode error_code) {
-  const Descriptor file(path, O_RDONLY);
+  // Without O_NONBLOCK, a FIFO that nobody writes to would be waited for here.
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
   struct stat status {};
   if (!file.ok() || ::fstat(file.get(), &status) != 0) fail(path, "open", error_code);
-  if (!S_ISREG(status.st_mode)) throw Error(error_code, path + ": is not a regular file");
+  if (!S_ISREG(status.st_mode)) throw Error(error_code, path + ": is not a regular file: name one");
   if (static_cast<size_t>(status.st_size) > limit_bytes) {
     throw Error(error_code, absl::StrFormat("%s: %d bytes are more than the %d that such a file "
                                             "may have: is it the right one?",

@@ -12,7 +12,8 @@ namespace caravan {
 // "No space left on device (errno 28)"
 std::string errno_text(int number);
 
-// The whole file. `limit_bytes` guards against the wrong file being named.
+// The whole file, which must be a regular one: a FIFO, a device or a folder is an error at once.
+// `limit_bytes` guards against the wrong file being named.
 std::string read_file(const std::string& path, size_t limit_bytes, ExitCode error_code);
 
 // Writes path + ".tmp", fsyncs it, renames it to `path` and fsyncs the folder.

@@ -2,7 +2,9 @@
 // makes one, Hdf5TokenFile reads it. Neither knows of text, sequences or batches.
 //
 // Every document is stored as [bos] tokens eos: bos where the vocabulary has one, eos always and
-// nowhere else, so that it marks the borders. Layout (all datasets contiguous):
+// nowhere else, so that it marks the borders. A tokenizer whose bos is its eos (GPT-2) has no bos
+// in a token file (bos_id -1): eos alone stands between documents. Layout (all datasets
+// contiguous):
 //   tokens            (num_tokens)         u16, or u32 when vocab_size > 65536
 //   document_offsets  (num_documents + 1)  i64, first 0, last num_tokens, strictly rising
 //   attributes of the file: format_version, vocab_size, bos_id (-1: none), eos_id, num_documents,

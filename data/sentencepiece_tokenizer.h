@@ -2,6 +2,8 @@
 //
 // With a vocabulary from train_tokenizer(), decode(encode(x)) == x for every valid UTF-8 x: nothing
 // is normalised, spaces and newlines are kept, unknown characters become bytes.
+// Ids are those of the library that is linked (0.1.97): where two ways to cut a text have the same
+// score, as a Unigram vocabulary can have it, other versions may choose the other.
 // Threads and errors: as data/tokenizer.h says.
 #pragma once
 

@@ -26,10 +26,10 @@ namespace {
 
 constexpr size_t kJitStackBytes = size_t{1} << 20;
 constexpr uint32_t kHeapLimitKib = 64 << 10;
-// How many steps of a match lie between two looks at the clock; each may go over all of the text.
-constexpr unsigned kStepsPerLook = 256;
-constexpr double kSecondsPerText = 1;
-constexpr double kSecondsPerByte = 5e-6;
+// Steps of a match, and bytes that they go over, between two looks at the clock: some 0.1 ms.
+constexpr size_t kWorkPerLook = 4096;
+constexpr double kSecondsAtOnce = 2;
+constexpr double kSecondsPerByte = 2e-6;
 
 // Patterns of released tokenizers, of which is known that they look at each character a few times
 // at most: those of GPT-2, of Llama 3 (and the same with single digits, as Qwen has it), of Llama
@@ -100,6 +100,7 @@ RegexScratch::RegexScratch() : handles_(std::make_unique<Handles>()) {
   handles_->context.reset(pcre2_match_context_create(nullptr));
   handles_->stack.reset(pcre2_jit_stack_create(32 << 10, kJitStackBytes, nullptr));
   check(handles_->match_data && handles_->context && handles_->stack, "pcre2: out of memory");
+  allowance_ = kSecondsAtOnce;
   pcre2_set_heap_limit(handles_->context.get(), kHeapLimitKib);
   pcre2_jit_stack_assign(handles_->context.get(), nullptr, handles_->stack.get());
 }
@@ -107,21 +108,31 @@ RegexScratch::RegexScratch() : handles_(std::make_unique<Handles>()) {
 RegexScratch::~RegexScratch() = default;
 
 void RegexScratch::start(size_t text_bytes) {
-  deadline_ =
-      thread_seconds() + kSecondsPerText + kSecondsPerByte * static_cast<double>(text_bytes);
+  started_ = thread_seconds();
+  allowance_ = std::min(allowance_, kSecondsAtOnce);
   // One match may look at all of the text a few times, as a run of white space does.
   const size_t steps = std::min<size_t>(10'000'000 + 4 * text_bytes, UINT32_MAX);
   pcre2_set_match_limit(handles_->context.get(), static_cast<uint32_t>(steps));
   pcre2_set_callout(
       handles_->context.get(),
-      [](pcre2_callout_block*, void* scratch) {
-        return static_cast<RegexScratch*>(scratch)->is_late() ? PCRE2_ERROR_CALLOUT : 0;
+      [](pcre2_callout_block* block, void* scratch) {
+        const bool late = static_cast<RegexScratch*>(scratch)->is_late(block->current_position);
+        return late ? PCRE2_ERROR_CALLOUT : 0;
       },
       this);
 }
 
-bool RegexScratch::is_late() {
-  return ++num_steps_ % kStepsPerLook == 0 && thread_seconds() > deadline_;
+void RegexScratch::finish() { allowance_ -= thread_seconds() - started_; }
+
+// One step may go over all of the text (\p{L}*), so that steps alone say little about time.
+bool RegexScratch::is_late(size_t position) {
+  work_ += 1 + (position > position_ ? position - position_ : position_ - position);
+  position_ = position;
+  if (work_ < kWorkPerLook) return false;
+  work_ = 0;
+  const double spent = thread_seconds() - started_;
+  allowance_ = std::min(allowance_, spent + kSecondsAtOnce);
+  return spent > allowance_;
 }
 
 SplitRegex::SplitRegex(const std::string& pattern, const std::string& where)
@@ -160,12 +171,17 @@ bool SplitRegex::find(std::string_view text, size_t from, RegexScratch& scratch,
   const uint32_t options = code_->has_jit ? 0 : PCRE2_NO_UTF_CHECK;
   const int result = search(code_->code.get(), subject, text.size(), from, options, data,
                             scratch.handles_->context.get());
+  const PCRE2_SIZE* const ends = pcre2_get_ovector_pointer(data);
+  const size_t end = result > 0 ? ends[1] : text.size();
+  scratch.allowance_ += kSecondsPerByte * static_cast<double>(end - from);
   if (result == PCRE2_ERROR_NOMATCH) return false;
   if (result < 0) {
-    throw data_error(
-        absl::StrFormat("%s: this pattern takes too much time or memory on this text", where_));
+    scratch.allowance_ = kSecondsAtOnce;
+    throw data_error(absl::StrFormat(
+        "%s: this pattern takes too much time or memory on this text: repeats that can match the "
+        "same text in many ways, as (a+)+ and a*a* do, must be written as one",
+        where_));
   }
-  const PCRE2_SIZE* const ends = pcre2_get_ovector_pointer(data);
   match = {ends[0], ends[1]};
   check(match.begin >= from && match.end > match.begin, "pcre2: an empty match");
   return true;

@@ -26,18 +26,24 @@ class RegexScratch {
   RegexScratch(const RegexScratch&) = delete;
   RegexScratch& operator=(const RegexScratch&) = delete;
 
-  // Starts the clock for a text of this size, on the thread that searches: all searches together
-  // may compute for 1 s and 5 s per MB, and a pattern that backtracks without end is stopped then.
+  // Starts the clock for a text of this size, on the thread that searches. There are 2 s of
+  // computing in hand, and what is spent comes back at 2 s per MB that searches get past, in this
+  // text or the next: a pattern that backtracks without end is stopped after some seconds, be it
+  // in one long text or in many short ones. After such an error the account begins anew.
   void start(size_t text_bytes);
+  void finish();  // stops it, after a text without an error
 
  private:
   friend class SplitRegex;
-  bool is_late();  // called at each step of a pattern that could run away
+  // Called at each step of a pattern that could run away, with the place in the text.
+  bool is_late(size_t position);
 
   struct Handles;
   std::unique_ptr<Handles> handles_;
-  double deadline_ = 0;  // in seconds of this thread's computing
-  unsigned num_steps_ = 0;
+  double started_ = 0;    // in seconds of the thread's computing
+  double allowance_ = 0;  // in seconds from then on, or left after finish()
+  size_t work_ = 0;       // since the last look at the clock
+  size_t position_ = 0;   // of the last step
 };
 
 class SplitRegex {

@@ -19,7 +19,7 @@ namespace caravan {
 
 struct TokenVocabulary {
   int32_t size = 0;
-  int32_t bos_id = -1;  // -1: documents begin without one
+  int32_t bos_id = -1;  // -1: documents begin without one; never eos_id
   int32_t eos_id = -1;
   std::string tokenizer_hash;
 

@@ -2,6 +2,7 @@
 
 #include <simdjson.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 
@@ -52,6 +53,17 @@ Tokenizer::Tokenizer(const std::string& path, std::string_view contents)
     : path_(path), hash_(tokenizer_hash(contents)), files_{path} {}
 
 Tokenizer::~Tokenizer() = default;
+
+std::span<const int32_t> Tokenizer::document_prefix(int32_t eos_id) const {
+  const std::span<const int32_t> prefix = prefix_ids();
+  const bool has_eos = std::find(prefix.begin(), prefix.end(), eos_id) != prefix.end();
+  return has_eos ? std::span<const int32_t>() : prefix;
+}
+
+int32_t Tokenizer::document_bos_id(int32_t eos_id) const {
+  const std::span<const int32_t> prefix = document_prefix(eos_id);
+  return prefix.empty() ? -1 : prefix.front();
+}
 
 void Tokenizer::check_id(int32_t id) const {
   check(id >= 0 && id < vocab_size(), "tokenizer: id %d of a vocabulary of %d", id, vocab_size());

@@ -38,6 +38,11 @@ class Tokenizer {
   // What the tokenizer wants before and after a single sequence (bos, say); both may be empty.
   virtual std::span<const int32_t> prefix_ids() const = 0;
   virtual std::span<const int32_t> suffix_ids() const = 0;
+  // What documents of a token file begin with, when `eos_id` ends them: the prefix, so that a model
+  // sees in training what it is given later; nothing when eos is a part of it (GPT-2's bos is its
+  // eos), because eos alone then stands between documents.
+  std::span<const int32_t> document_prefix(int32_t eos_id) const;
+  int32_t document_bos_id(int32_t eos_id) const;  // the first of it; -1 when it is empty
 
   // Valid UTF-8: what tokens leave broken becomes U+FFFD. DecodeStream does it token by token.
   std::string decode(std::span<const int32_t> ids,
@@ -52,7 +57,7 @@ class Tokenizer {
   virtual int32_t token_id(std::string_view piece) const = 0;  // -1: there is no such token
   virtual bool is_special(int32_t id) const = 0;
   virtual int32_t vocab_size() const = 0;  // the largest id + 1
-  virtual int32_t bos_id() const = 0;      // -1 when there is none
+  virtual int32_t bos_id() const = 0;      // -1 when there is none; may be eos_id()
   virtual int32_t eos_id() const = 0;
 
   const std::string& path() const { return path_; }  // the file that was read

@@ -379,12 +379,27 @@ std::string why_not(dom::element root, const std::string& path) {
 }
 
 // A name of a token: text, or an object with it as "content".
-std::string token_name(dom::element root, const char* key) {
+std::string token_name(const JsonText& document, JsonKeys& keys, const char* key) {
+  const auto element = keys.take(key);
+  if (!element) return "";
   std::string_view name;
-  if (root[key].get(name) != simdjson::SUCCESS) {
-    std::ignore = root[key]["content"].get(name);
+  if (element->get(name) == simdjson::SUCCESS) return std::string(name);
+  if (!element->is_object()) keys.refuse(key, "the name of a token");
+  return JsonKeys(document, *element, key).need_text("content");
+}
+
+void read_tokenizer_config(const JsonText& document, TokenNames& names) {
+  JsonKeys keys = document.keys();
+  names.bos = token_name(document, keys, "bos_token");
+  names.eos = token_name(document, keys, "eos_token");
+  names.adds_bos = keys.boolean("add_bos_token");
+  names.adds_eos = keys.boolean("add_eos_token");
+  names.adds_prefix_space = keys.boolean("add_prefix_space");
+  if (keys.boolean("do_lower_case").value_or(false)) {
+    keys.refuse("do_lower_case", "false: text is encoded as it is");
   }
-  return std::string(name);
+  const std::string kind = keys.text("tokenizer_class").value_or("");
+  names.is_llama = kind == "LlamaTokenizer" || kind == "LlamaTokenizerFast";
 }
 
 int32_t token_number(dom::element root, const char* key) {
@@ -434,8 +449,7 @@ TokenNames read_token_names(const std::string& folder) {
     if (!find_inside(folder.empty() ? "." : folder, name, ExitCode::data)) continue;
     const JsonText document = parse(read_file(path, kMaxFileBytes, ExitCode::data), path);
     if (name == std::string_view("tokenizer_config.json")) {
-      names.bos = token_name(document.root(), "bos_token");
-      names.eos = token_name(document.root(), "eos_token");
+      read_tokenizer_config(document, names);
     } else {
       if (names.bos_id < 0) names.bos_id = token_number(document.root(), "bos_token_id");
       if (names.eos_id < 0) names.eos_id = token_number(document.root(), "eos_token_id");

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -51,12 +52,18 @@ TokenizerJson parse_tokenizer_json(std::string_view text, const std::string& pat
 // is not supported is an error of parse_tokenizer_json.
 std::string why_not_byte_level(const std::string& path);
 
-// bos, eos and the like as the files beside a tokenizer.json name them; "" where none does.
+// What the files beside a tokenizer.json say: bos, eos and the like by name, "" where none does;
+// and keys of tokenizer_config.json that change ids. do_lower_case is refused. split_special_tokens
+// is what Tokenizer::encode does anyway, and legacy matters to SentencePiece alone.
 struct TokenNames {
   std::string bos;
   std::string eos;
   int32_t bos_id = -1;  // of generation_config.json or config.json, which have numbers only
   int32_t eos_id = -1;
+  std::optional<bool> adds_bos = {};  // add_bos_token, and so on
+  std::optional<bool> adds_eos = {};
+  std::optional<bool> adds_prefix_space = {};
+  bool is_llama = false;  // tokenizer_class
 };
 TokenNames read_token_names(const std::string& folder);
 

@@ -51,7 +51,7 @@ GivenVocabulary given_vocabulary(const DataConfig& data) {
   if (!data.tokenizer.empty()) {
     const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(data.tokenizer);
     given = {.size = tokenizer->vocab_size(),
-             .bos_id = tokenizer->bos_id(),
+             .bos_id = tokenizer->document_bos_id(tokenizer->eos_id()),
              .eos_id = tokenizer->eos_id(),
              .tokenizer_hash = tokenizer->hash()};
   }

@@ -1,5 +1,8 @@
 #include "data/bpe_tokenizer.h"
 
+#include <sys/stat.h>
+
+#include <ctime>
 #include <nlohmann/json.hpp>
 #include <thread>
 
@@ -191,6 +194,49 @@ TEST(BpeTokenizer, APatternThatBacktracksWithoutEndIsAnError) {
   }
 }
 
+// Computing of the process, so that other work on the machine does not count.
+double seconds_of(const std::function<void()>& action) {
+  const std::clock_t begin = std::clock();
+  action();
+  return static_cast<double>(std::clock() - begin) / CLOCKS_PER_SEC;
+}
+
+TEST(BpeTokenizer, ARunawayPatternIsStoppedInOneTextAndInMany) {
+  const std::string letters(200'000, 'a');
+  std::string lines;
+  for (int line = 0; line < 3000; ++line) lines += std::string(60, 'b') + "\n";
+  Json json = tokenizer_json({});
+  for (const char* pattern : {R"(\p{L}*\p{L}*\p{L}*\p{L}*\p{L}*\d)", R"((?:\p{L}+|\s)+\d|.)"}) {
+    set_steps(json, {split(pattern)});
+    const BpeTokenizer tokenizer(json.dump(), "t.json");
+    const auto refuses = [&](const std::function<void()>& action) {
+      EXPECT_LT(seconds_of([&] {
+                  expect_contains(message_of(ExitCode::data, action),
+                                  {"t.json", "takes too much time", "written as one"});
+                }),
+                30)
+          << pattern;
+    };
+    refuses([&] { tokenizer.encode(letters); });
+    refuses([&] { tokenizer.encode(lines); });
+    // Each line alone is done in less than what one text may take.
+    refuses([&] {
+      for (int line = 0; line < 10'000; ++line) tokenizer.encode(std::string(45, 'b'));
+    });
+    EXPECT_EQ(tokenizer.encode("ab 1\n").size(), 5u) << "after an error, too";
+  }
+}
+
+// An unknown pattern is slower, but no amount of text makes it late.
+TEST(BpeTokenizer, AHarmlessPatternIsNeverLate) {
+  Json json = tokenizer_json({});
+  set_steps(json, {split(R"(\p{L}+|\p{N}{1,2}|\s+|[^\s\p{L}\p{N}]+)")});
+  const BpeTokenizer tokenizer(json.dump(), "t.json");
+  std::string text;
+  while (text.size() < size_t{4} << 20) text += "some words, 1234 more; and (so) on\n";
+  EXPECT_EQ(tokenizer.encode(text).size(), text.size());
+}
+
 TEST(BpeTokenizer, SplitsRemoveOrIsolate) {
   Json json = tokenizer_json({{"a", "-"}, {"-", "a"}});
   set_steps(json, {split("-")});
@@ -320,6 +366,84 @@ TEST(SplitPattern, WhiteSpaceIsThatOfUnicode) {
     }
   }
   EXPECT_EQ(num_spaces, 25u);
+}
+
+TEST(OpenTokenizer, WhatIsNoRegularFileIsRefused) {
+  const DataFolder folder;
+  for (const char* name : {"t.json", "t.model"}) {
+    ASSERT_EQ(::mkfifo(folder.file(name).c_str(), 0600), 0);
+    expect_contains(message_of(ExitCode::data, [&] { open_tokenizer(folder.file(name)); }),
+                    {name, "not a regular file"});
+  }
+  expect_contains(message_of(ExitCode::data, [] { open_tokenizer("/dev/zero"); }),
+                  {"/dev/zero", "not a regular file"});
+}
+
+class TokenizerConfig : public testing::Test {
+ protected:
+  TokenizerConfig() { folder_.write("tokenizer.json", json_.dump()); }
+
+  std::unique_ptr<Tokenizer> open_with(const std::string& config) const {
+    folder_.write("tokenizer_config.json", config);
+    return open_tokenizer(folder_.path());
+  }
+  std::string message(const std::string& config) const {
+    return message_of(ExitCode::data, [&] { open_with(config); });
+  }
+  static std::vector<int32_t> list(std::span<const int32_t> ids) {
+    return {ids.begin(), ids.end()};
+  }
+
+  DataFolder folder_;
+  Json json_ = tokenizer_json(kMerges);
+  const int32_t end_ = static_cast<int32_t>(json_["model"]["vocab"].size());
+  const int32_t note_ = end_ + 1;
+};
+
+TEST_F(TokenizerConfig, SaysWhatBeginsAndEndsASequence) {
+  const std::string names = R"("bos_token": "<note>", "eos_token": "<|end|>")";
+  EXPECT_TRUE(open_with("{" + names + "}")->prefix_ids().empty());
+  EXPECT_EQ(open_with("{" + names + "}")->bos_id(), note_);
+  const auto both = open_with("{" + names + R"(, "add_bos_token": true, "add_eos_token": true})");
+  EXPECT_EQ(list(both->prefix_ids()), std::vector<int32_t>{note_});
+  EXPECT_EQ(list(both->suffix_ids()), std::vector<int32_t>{end_});
+  EXPECT_EQ(both->document_bos_id(end_), note_);
+  EXPECT_EQ(both->document_bos_id(note_), -1);
+  const auto llama = open_with("{" + names + R"(, "tokenizer_class": "LlamaTokenizerFast"})");
+  EXPECT_EQ(list(llama->prefix_ids()), std::vector<int32_t>{note_});
+  expect_contains(message(R"({"add_bos_token": true})"),
+                  {"add_bos_token", "there is no bos_token"});
+  // A post-processor adds it, unless the key says no.
+  json_["post_processor"] = Json::parse(R"({"type": "TemplateProcessing", "pair": [], "single": [
+      {"SpecialToken": {"id": "<note>", "type_id": 0}},
+      {"Sequence": {"id": "A", "type_id": 0}}]})");
+  json_["post_processor"]["special_tokens"]["<note>"] = {
+      {"id", "<note>"}, {"ids", {note_}}, {"tokens", {"<note>"}}};
+  folder_.write("tokenizer.json", json_.dump());
+  EXPECT_EQ(open_with("{" + names + "}")->document_bos_id(end_), note_);
+  const auto none = open_with("{" + names + R"(, "add_bos_token": false})");
+  EXPECT_EQ(none->document_bos_id(end_), -1);
+}
+
+TEST_F(TokenizerConfig, RefusesWhatChangesIds) {
+  expect_contains(message(R"({"add_prefix_space": true})"),
+                  {"tokenizer.json", "'add_prefix_space'", "is true", "same value"});
+  expect_contains(message(R"({"do_lower_case": true})"),
+                  {"tokenizer_config.json", "do_lower_case"});
+  EXPECT_NO_THROW(open_with(R"({"add_prefix_space": false, "do_lower_case": false, "legacy": true,
+      "bos_token": null, "model_max_length": 131072})"));
+  json_["pre_tokenizer"]["add_prefix_space"] = true;
+  folder_.write("tokenizer.json", json_.dump());
+  EXPECT_NO_THROW(open_with(R"({"add_prefix_space": true})"));
+  EXPECT_NO_THROW(open_with("{}"));
+  expect_contains(message(R"({"add_prefix_space": false})"), {"'add_prefix_space'", "is false"});
+}
+
+TEST_F(TokenizerConfig, RefusesWhatItDoesNotUnderstand) {
+  expect_contains(message("[]"), {"tokenizer_config.json"});
+  expect_contains(message(R"({"eos_token": {"content": 5}})"), {"eos_token.content"});
+  expect_contains(message(R"({"eos_token": 5})"), {"eos_token", "the name of a token"});
+  expect_contains(message(R"({"add_bos_token": "yes"})"), {"add_bos_token"});
 }
 
 TEST(OpenTokenizer, FindsWhatAFolderHas) {

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
+#include <ctime>
 #include <nlohmann/json.hpp>
 
 #include "data/sampler.h"
@@ -211,6 +212,64 @@ TEST_F(Build, AsksForTheEndOfDocuments) {
   EXPECT_EQ(file.vocabulary().eos_id, open_tokenizer(given.tokenizer)->token_id("<|eot_id|>"));
 }
 
+// GPT-2: bos and eos are one token, so that documents have no bos.
+TEST_F(Build, ABosThatIsTheEosIsLeftOut) {
+  write_documents(60);
+  BuildOptions given = options("a");
+  given.tokenizer = golden_tokenizer_path("gpt2");
+  const std::unique_ptr<Tokenizer> tokenizer = open_tokenizer(given.tokenizer);
+  ASSERT_EQ(tokenizer->bos_id(), tokenizer->eos_id());
+  build(given);
+  const Hdf5TokenFile file(folder_.file("a/train.h5"));
+  EXPECT_EQ(file.vocabulary().bos_id, -1);
+  EXPECT_EQ(file.vocabulary().eos_id, tokenizer->eos_id());
+  EXPECT_NE(tokens_of(folder_.file("a"), "train").front(), tokenizer->eos_id());
+  given.tokenizer = golden_tokenizer_path("llama3");
+  given.output = folder_.file("b");
+  given.eos_token = "<|begin_of_text|>";
+  build(given);
+  EXPECT_EQ(Hdf5TokenFile(folder_.file("b/train.h5")).vocabulary().bos_id, -1);
+}
+
+TEST_F(Build, TheCopyOfTheTokenizerKeepsTheEosThatWasAskedFor) {
+  write_documents(60);
+  BuildOptions given = options("a");
+  given.tokenizer = golden_tokenizer_path("llama3");
+  given.eos_token = "<|eot_id|>";
+  build(given);
+  const auto before = nlohmann::json::parse(content(given.tokenizer + "/tokenizer_config.json"));
+  const auto after = nlohmann::json::parse(content(folder_.file("a/tokenizer_config.json")));
+  EXPECT_EQ(after["eos_token"], "<|eot_id|>");
+  EXPECT_EQ(after["bos_token"], before["bos_token"]);
+  const std::unique_ptr<Tokenizer> copy = open_tokenizer(folder_.file("a"));
+  EXPECT_EQ(copy->piece(copy->eos_id()), "<|eot_id|>");
+  fs::copy(given.tokenizer + "/tokenizer.json", folder_.file("alone.json"));  // no config beside it
+  given.tokenizer = folder_.file("alone.json");
+  given.output = folder_.file("b");
+  build(given);
+  EXPECT_EQ(open_tokenizer(folder_.file("b"))->eos_id(), copy->eos_id());
+}
+
+// Thousands of documents that each take long: the first error ends the build.
+TEST_F(Build, ARunawayPatternEndsItAndNamesTheFileThatWasGiven) {
+  std::string lines;
+  for (int line = 0; line < 300; ++line) lines += "{\"text\": \"" + std::string(300, 'x') + "\"}\n";
+  folder_.write("text/a.jsonl", lines);
+  auto json = nlohmann::json::parse(content(golden_tokenizer_path("gpt2") + "/tokenizer.json"));
+  json["pre_tokenizer"] = nlohmann::json::parse(R"({"type": "Sequence", "pretokenizers": [
+      {"type": "Split", "pattern": {"Regex": "(?:x+)+\\d"},
+       "behavior": "Isolated", "invert": false},
+      {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true,
+       "use_regex": false}]})");
+  BuildOptions given = options("a");
+  given.tokenizer = folder_.write("mine.json", json.dump());
+  given.eos_token = "<|endoftext|>";
+  const std::clock_t begin = std::clock();
+  const std::string message = message_of(ExitCode::data, [&] { build(given); });
+  EXPECT_LT((std::clock() - begin) / CLOCKS_PER_SEC, 60);
+  expect_contains(message, {folder_.file("mine.json") + ": pre_tokenizer", "takes too much time"});
+}
+
 TEST_F(Build, AFailedBuildLeavesNothing) {
   write_documents(20);
   folder_.write("text/z.jsonl", "{\"text\": \"fine\"}\nnot json\n");
@@ -232,7 +291,8 @@ TEST_F(Build, TwoBuildsOfOneOutputDoNotMix) {
   fs::create_directory(folder_.file("out.partial"));
   const int other = ::open(folder_.file("out.partial").c_str(), O_RDONLY | O_DIRECTORY);
   ASSERT_EQ(::flock(other, LOCK_EX | LOCK_NB), 0);
-  expect_contains(message_of(ExitCode::config, [&] { build(options()); }), {"another process is writing"});
+  expect_contains(message_of(ExitCode::config, [&] { build(options()); }),
+                  {"another process is writing"});
   ::close(other);
   build(options());
 }
