@@ -24,24 +24,25 @@ YamlNode* find(YamlNode& section, std::string_view key) {
 void expand_init_from(YamlNode& root, const ModelReader& read_model) {
   YamlNode* const model = find(root, "model");
   if (model == nullptr || !read_model || model->kind != YamlNode::Kind::map) return;
-  const YamlNode* const from = model->find("init_from");
-  if (from == nullptr || from->kind != YamlNode::Kind::scalar) return;
+  const YamlNode* const found = model->find("init_from");
+  if (found == nullptr || found->kind != YamlNode::Kind::scalar) return;
+  const YamlNode from = *found;  // a copy: entries are added to where it stands
   const auto is_given = [&](const Key<ModelConfig>& key) {
     return !key.required || model->find(key.name) != nullptr;
   };
   if (std::ranges::all_of(model_keys(), is_given)) return;  // as in an effective configuration
-  const ModelConfig source = read_model(from->text);
+  const ModelConfig source = read_model(from.text);
   const YamlNode* const family = model->find("family");
   if (family != nullptr && family->text != name(source.family)) {
     throw config_error(absl::StrFormat("%s: model.family is %s, but %s is a %s; remove the key",
-                                       family->where, printable(family->text), from->text,
+                                       family->where, printable(family->text), from.text,
                                        name(source.family)));
   }
   const YamlNode keys = write_section(model_keys(), source);
   for (const YamlEntry& entry : keys.entries) {
     if (model->find(entry.key) != nullptr) continue;
     model->entries.push_back(entry);
-    model->entries.back().value.where = from->where;
+    model->entries.back().value.where = from.where;
   }
 }
 
